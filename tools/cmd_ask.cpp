@@ -1,0 +1,113 @@
+// llava-mini ask: one question about pictures.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "answer_text.h"
+#include "commands.h"
+#include "core/error.h"
+#include "model_flags.h"
+
+namespace llava_mini::tools {
+namespace {
+
+constexpr size_t kMaxQuestionBytes = size_t{1} << 20;
+
+struct AskFlags {
+    ModelFlags model;
+    ImageFlags image;
+    SamplingFlags sampling;
+    std::vector<std::filesystem::path> images;
+    std::string question;
+    bool json = false;
+};
+
+std::string read_stdin() {
+    std::string text(kMaxQuestionBytes + 1, '\0');
+    std::cin.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<size_t>(std::cin.gcount()));
+    if (text.size() > kMaxQuestionBytes) {
+        throw_input("the question on stdin is longer than {} bytes", kMaxQuestionBytes);
+    }
+    while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
+    return text;
+}
+
+nlohmann::ordered_json seconds(const Timings& t) {
+    return {{"preprocess", t.preprocess},
+            {"vision_tower", t.vision_tower},
+            {"compressor", t.compressor},
+            {"projector", t.projector},
+            {"prefusion_vision", t.prefusion_vision},
+            {"prefusion_text", t.prefusion_text},
+            {"prefill", t.prefill},
+            {"time_to_first_token", t.time_to_first_token()},
+            {"generation", t.generation}};
+}
+
+void print_json(const AskFlags& flags, const std::string& question, const Model& model,
+                const Answer& answer) {
+    nlohmann::ordered_json images = nlohmann::ordered_json::array();
+    for (const auto& image : flags.images) images.push_back(image.string());
+    const nlohmann::ordered_json object = {{"model", model.info().name},
+                                           {"images", images},
+                                           {"question", question},
+                                           {"answer", answer.text},
+                                           {"stop_reason", stop_reason_name(answer.stop)},
+                                           {"prompt_tokens", answer.prompt_tokens},
+                                           {"cached_tokens", answer.cached_tokens},
+                                           {"vision_tokens", answer.vision_tokens},
+                                           {"generated_tokens", answer.generated_tokens},
+                                           {"pictures_cached", answer.pictures_cached},
+                                           {"seconds", seconds(answer.timings)}};
+    // File names and questions need not be UTF-8; JSON must be.
+    const auto replace = nlohmann::ordered_json::error_handler_t::replace;
+    std::printf("%s\n", object.dump(2, ' ', /*ensure_ascii=*/false, replace).c_str());
+}
+
+void ask(const AskFlags& flags) {
+    const SamplingOptions sampling = flags.sampling.options();
+    const std::string question = flags.question == "-" ? read_stdin() : flags.question;
+    if (question.find_first_not_of(" \t\r\n") == std::string::npos) throw_input("the question is empty");
+    std::vector<Picture> pictures;
+    for (const auto& image : flags.images) pictures.push_back(Model::read_picture(image));
+
+    const auto model = flags.model.load();
+    Session session(model, flags.model.session_options());
+    for (const Picture& picture : pictures) session.add_image(picture, flags.image.image);
+    if (flags.json) {
+        print_json(flags, question, *model, session.ask(question, sampling));
+        return;
+    }
+    const Answer answer = session.ask(question, sampling, print_piece);
+    print_piece("\n");
+    explain_stop(answer.stop);
+}
+
+}  // namespace
+
+void add_ask(CLI::App& app) {
+    auto flags = std::make_shared<AskFlags>();
+    CLI::App* command =
+        app.add_subcommand("ask",
+                           "Ask one question about one or several pictures, or about none\n"
+                           "The answer goes to stdout as it is made. With several pictures each is one group "
+                           "of vision tokens, in the "
+                           "order given, and the text takes the mean over its fusion with every picture.");
+    command->add_option("question", flags->question, "The question; - reads it from stdin")->required();
+    command->add_option("--image", flags->images, "A picture; may be given several times")
+        ->type_name("FILE")
+        ->allow_extra_args(false);
+    command->add_flag(
+        "--json", flags->json,
+        "Print one JSON object instead: answer, why it stopped, token counts, seconds by stage");
+    flags->model.add_model_to(*command);
+    flags->model.add_session_to(*command);
+    flags->image.add_to(*command);
+    flags->sampling.add_to(*command);
+    command->callback([flags] { ask(*flags); });
+}
+
+}  // namespace llava_mini::tools

@@ -1,0 +1,224 @@
+// llava-mini chat: a conversation about pictures.
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "answer_text.h"
+#include "commands.h"
+#include "core/error.h"
+#include "core/file.h"
+#include "line_reader.h"
+#include "model_flags.h"
+
+namespace llava_mini::tools {
+namespace {
+
+struct ChatFlags {
+    ModelFlags model;
+    ImageFlags image;
+    SamplingFlags sampling;
+    std::vector<std::filesystem::path> images;
+};
+
+constexpr const char* kHelp =
+    "/image FILE  add a picture to the conversation\n"
+    "/reset       forget the conversation and its pictures\n"
+    "/save FILE   write the conversation, as JSON if FILE ends in .json, else as Markdown\n"
+    "/help        this text\n"
+    "/quit        leave (also Ctrl-D, or Ctrl-C twice on an empty line)\n"
+    "Anything else is a question. Ctrl-C stops an answer; Tab completes file names.\n";
+
+// While it lives, Ctrl-C stops the session's answer instead of the program.
+class StopOnInterrupt {
+  public:
+    explicit StopOnInterrupt(Session& session) {
+        session_ = &session;
+        struct sigaction action {};
+        action.sa_handler = [](int) {
+            // Session::stop() sets an atomic flag, which a signal handler may do.
+            if (Session* running = session_) running->stop();
+        };
+        action.sa_flags = SA_RESTART;
+        sigaction(SIGINT, &action, &before_);
+    }
+    ~StopOnInterrupt() {
+        sigaction(SIGINT, &before_, nullptr);
+        session_ = nullptr;
+    }
+    StopOnInterrupt(const StopOnInterrupt&) = delete;
+    StopOnInterrupt& operator=(const StopOnInterrupt&) = delete;
+
+  private:
+    static inline std::atomic<Session*> session_ = nullptr;
+    static_assert(std::atomic<Session*>::is_always_lock_free);
+    struct sigaction before_ {};
+};
+
+// Where typed lines are remembered; empty if there is no home.
+std::filesystem::path history_file() {
+    std::filesystem::path cache;
+    if (const char* own = std::getenv("LLAVA_MINI_CACHE")) {
+        cache = own;
+    } else if (const char* xdg = std::getenv("XDG_CACHE_HOME")) {
+        cache = std::filesystem::path(xdg) / "llava-mini";
+    } else if (const char* home = std::getenv("HOME")) {
+        cache = std::filesystem::path(home) / ".cache" / "llava-mini";
+    } else {
+        return {};
+    }
+    std::error_code error;
+    std::filesystem::create_directories(cache, error);
+    return error ? std::filesystem::path() : cache / "chat_history";
+}
+
+std::string trimmed(const std::string& text) {
+    const size_t begin = text.find_first_not_of(" \t\r");
+    if (begin == std::string::npos) return {};
+    return text.substr(begin, text.find_last_not_of(" \t\r") - begin + 1);
+}
+
+std::filesystem::path with_home(const std::string& path) {
+    const char* home = std::getenv("HOME");
+    if (home != nullptr && path.starts_with("~/")) return std::filesystem::path(home) / path.substr(2);
+    return path;
+}
+
+class Chat {
+  public:
+    explicit Chat(const ChatFlags& flags)
+        : flags_(flags),
+          sampling_(flags.sampling.options()),
+          model_(flags.model.load()),
+          session_(model_, flags.model.session_options()) {
+        for (const auto& image : flags.images) add_image(image);
+    }
+
+    void run() {
+        LineReader reader("> ", history_file());
+        if (reader.interactive()) {
+            std::fprintf(stderr, "%s. /help lists the commands.\n", model_->info().name.c_str());
+        }
+        bool interrupted = false;
+        std::string line;
+        while (true) {
+            const LineReader::Event event = reader.read(line);
+            if (event == LineReader::Event::kEnd) return;
+            if (event == LineReader::Event::kInterrupt) {
+                if (interrupted) return;
+                interrupted = true;
+                std::fputs("Ctrl-C again or Ctrl-D to quit\n", stderr);
+                continue;
+            }
+            interrupted = false;
+            try {
+                if (!handle(line)) return;
+            } catch (const Error& e) {  // of this turn only
+                std::fprintf(stderr, "llava-mini: error: %s\n", e.what());
+            }
+        }
+    }
+
+  private:
+    // Returns false to quit.
+    bool handle(const std::string& line) {
+        const std::string text = trimmed(line);
+        if (text.empty()) return true;
+        if (line[0] != '/') {
+            ask(text);
+            return true;
+        }
+        const size_t space = text.find_first_of(" \t");
+        const std::string command = text.substr(0, space);
+        const std::string argument = space == std::string::npos ? "" : trimmed(text.substr(space));
+        if (command == "/quit") return false;
+        if (command == "/help") {
+            std::fputs(kHelp, stderr);
+        } else if (command == "/image") {
+            if (argument.empty()) throw_usage("/image needs a file");
+            add_image(with_home(argument));
+            std::fprintf(stderr, "added %s\n", argument.c_str());
+        } else if (command == "/reset") {
+            session_.reset();
+            pictures_.clear();
+            std::fputs("the conversation is forgotten\n", stderr);
+        } else if (command == "/save") {
+            if (argument.empty()) throw_usage("/save needs a file");
+            save(with_home(argument));
+            std::fprintf(stderr, "saved %s\n", argument.c_str());
+        } else {
+            throw_usage("unknown command {}; /help lists them (a question may start with a space)", command);
+        }
+        return true;
+    }
+
+    void add_image(const std::filesystem::path& file) {
+        const Picture picture = Model::read_picture(file);
+        const StopOnInterrupt guard(session_);
+        session_.add_image(picture, flags_.image.image);
+        pictures_.push_back(file.string());
+    }
+
+    void ask(const std::string& question) {
+        const StopOnInterrupt guard(session_);
+        const Answer answer = session_.ask(question, sampling_, print_piece);
+        print_piece("\n");
+        if (answer.stop == StopReason::kStopped) std::fputs("(stopped)\n", stderr);
+        explain_stop(answer.stop);
+    }
+
+    void save(const std::filesystem::path& file) const {
+        AtomicFile out(file);
+        out.write(file.extension() == ".json" ? as_json() : as_markdown());
+        out.commit();
+    }
+
+    std::string as_json() const {
+        nlohmann::ordered_json turns = nlohmann::ordered_json::array();
+        for (const ChatTurn& turn : session_.turns()) {
+            turns.push_back({{"question", turn.question}, {"answer", turn.answer}});
+        }
+        const nlohmann::ordered_json all = {
+            {"model", model_->info().name}, {"images", pictures_}, {"turns", turns}};
+        return all.dump(2, ' ', /*ensure_ascii=*/false, nlohmann::ordered_json::error_handler_t::replace) +
+               "\n";
+    }
+
+    std::string as_markdown() const {
+        std::string text = fmt::format("# Conversation with {}\n", model_->info().name);
+        for (const std::string& picture : pictures_) text += fmt::format("\nPicture: `{}`\n", picture);
+        for (const ChatTurn& turn : session_.turns()) {
+            text += fmt::format("\n**Question:** {}\n\n**Answer:** {}\n", turn.question, turn.answer);
+        }
+        return text;
+    }
+
+    const ChatFlags& flags_;
+    const SamplingOptions sampling_;
+    const std::shared_ptr<Model> model_;
+    Session session_;
+    std::vector<std::string> pictures_;  // files, in the order of adding
+};
+
+}  // namespace
+
+void add_chat(CLI::App& app) {
+    auto flags = std::make_shared<ChatFlags>();
+    CLI::App* command = app.add_subcommand(
+        "chat", "Talk about pictures, question by question\nTyping /help lists what else can be typed.");
+    command->add_option("--image", flags->images, "A picture to start with; may be given several times")
+        ->type_name("FILE")
+        ->allow_extra_args(false);
+    flags->model.add_model_to(*command);
+    flags->model.add_session_to(*command);
+    flags->image.add_to(*command);
+    flags->sampling.add_to(*command);
+    command->callback([flags] { Chat(*flags).run(); });
+}
+
+}  // namespace llava_mini::tools

@@ -1,0 +1,37 @@
+// Progress of long work on stderr: a bar with the time left on a terminal, a line at every tenth elsewhere.
+#pragma once
+
+#include <chrono>
+#include <csignal>
+#include <string>
+
+#include "core/progress.h"
+
+namespace llava_mini::tools {
+
+/// While it lives, Ctrl-C asks the work to stop (which then cleans up and throws); a second Ctrl-C ends the
+/// program at once. One at a time.
+class ProgressBar {
+  public:
+    ProgressBar();
+    /// Ends the bar's line and restores what Ctrl-C did before.
+    ~ProgressBar();
+    ProgressBar(const ProgressBar&) = delete;
+    ProgressBar& operator=(const ProgressBar&) = delete;
+
+    /// To be handed to the library; must not outlive the bar.
+    Progress callback();
+
+  private:
+    bool update(uint64_t done, uint64_t total, std::string_view label);
+    void draw(uint64_t done, uint64_t total, std::string_view label);
+
+    using Clock = std::chrono::steady_clock;
+    bool terminal_;
+    Clock::time_point start_, drawn_;
+    int tenth_ = -1;  // last one reported when there is no terminal
+    bool open_line_ = false;
+    struct sigaction previous_ {};
+};
+
+}  // namespace llava_mini::tools
