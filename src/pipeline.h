@@ -1,7 +1,7 @@
 // The spine: the path of the data from a picture and a question to the language model's input.
-//   encode_image:  Image -> PixelValues -> PatchFeatures -> CompressedFeatures -> VisionTokens + K/V
-//   (ImageEncoding) fuse_text:     token ids + ImageEncodings -> fused rows inputs:        fused rows with
-//   the vision tokens put in at the placeholder
+//   encode_image: Image -> PixelValues -> PatchFeatures -> CompressedFeatures -> VisionTokens + K/V (ImageEncoding)
+//   fuse_text:    token ids + ImageEncodings -> fused rows
+// The language model's input is the fused rows with the vision tokens put in at the placeholder.
 #pragma once
 
 #include <cstdint>

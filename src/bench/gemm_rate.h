@@ -33,9 +33,8 @@ struct GemmRate {
 GemmRate measure_gemm(const Backends& backends, const GemmShape& shape, double seconds);
 
 /// The shapes of the matrices that a GGUF file holds among tensors whose name starts with `prefix` and ends
-/// with
-/// ".weight", without repetitions; rows as given. Types that cannot be made of random numbers alone (those
-/// that need an importance matrix) are left out.
+/// with ".weight", without repetitions; rows as given. Types that cannot be made of random numbers alone
+/// (those that need an importance matrix) are left out.
 std::vector<GemmShape> gemm_shapes(const GgufFile& file, const std::string& prefix, int64_t rows);
 
 }  // namespace llava_mini::bench

@@ -1,15 +1,13 @@
 // Which type a tensor is stored in. One policy for convert, quantize and synth:
 //
-//   kQuantizable  the wanted type. The language model's output matrix (or the embeddings, when they are tied
-//   to
+//   kQuantizable  the wanted type. The language model's output matrix (or the embeddings, when they are tied to
 //                 it) is kept at q6_K when the wanted type has fewer bits: every logit is a product with it,
 //                 and errors there are not averaged out by later layers.
 //   kAtLeastQ6    q6_K when the wanted type has fewer bits: the vision tower. All that is ever known of a
-//   picture
-//                 has passed through it, and it is a twentieth of the model.
+//                 picture has passed through it, and it is a twentieth of the model.
 //   kAtLeastQ5    q5_K when the wanted type has fewer bits: the pre-fusion, through which every question sees
-//   the
-//                 picture. On processors with VNNI the engine multiplies by both K types faster than by q4_0.
+//                 the picture. On processors with VNNI the engine multiplies by both K types faster than by
+//                 q4_0.
 //   kHalf         f16 (f32 or bf16 when that is wanted): patch embedding, compressor and projector. They are
 //                 small, and everything the model sees of a picture passes through them once, without a
 //                 residual beside it.

@@ -14,12 +14,10 @@ namespace llava_mini {
 /// How luma y and chroma u, v become RGB.
 enum class LumaChroma {
     /// BT.601, limited range, in libwebp's fixed-point arithmetic: lossy WebP becomes what Pillow makes of
-    /// it, to
-    /// the last bit.
+    /// it, to the last bit.
     kWebp,
     /// The frame's own matrix (BT.601, BT.709 or BT.2020) and range, rounded to nearest: within a few levels
-    /// of
-    /// what other decoders of AVIF make of it.
+    /// of what other decoders of AVIF make of it.
     kFrame
 };
 

@@ -46,7 +46,7 @@ void ClipVisionEncoder::build(int views) {
     ggml_context* ctx = graph->ctx();
 
     // Embeddings: class token first, then the patches; learned positions; pre-LayerNorm.  x: [d, P + 1,
-    // views]
+    // x: [d, P + 1, views]
     ggml_tensor* pixels = graph->input("pixels", GGML_TYPE_F32, {patch_values, patches, views});
     ggml_tensor* x =
         ggml_mul_mat(ctx, ggml_reshape_2d(ctx, w["v.patch_embd.weight"], patch_values, d), pixels);
