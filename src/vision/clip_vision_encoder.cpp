@@ -45,7 +45,7 @@ void ClipVisionEncoder::build(int views) {
     auto graph = std::make_unique<Graph>(backends_);
     ggml_context* ctx = graph->ctx();
 
-    // Embeddings: class token first, then the patches; learned positions; pre-LayerNorm.  x: [d, P + 1,
+    // Embeddings: class token first, then the patches; learned positions; pre-LayerNorm.
     // x: [d, P + 1, views]
     ggml_tensor* pixels = graph->input("pixels", GGML_TYPE_F32, {patch_values, patches, views});
     ggml_tensor* x =
