@@ -75,8 +75,11 @@ Pipeline::Pipeline(const std::filesystem::path& vision_file, const TokenEmbeddin
 std::shared_ptr<const ImageEncoding> Pipeline::encode_image(const PixelValues& pixels, int grid_side,
                                                             const Hash128& key, Timings& timings,
                                                             EncodingTrace* trace) {
-    const std::lock_guard lock(mutex_);
     const VisionHparams& hp = hparams();
+    if (hp.compressor_grids.empty() && pixels.views > 1) {
+        throw_usage("resolution ratio: this model has no compressor and sees a picture whole only (1)");
+    }
+    const std::lock_guard lock(mutex_);
     auto encoding = std::make_shared<ImageEncoding>();
     encoding->key = key;
 

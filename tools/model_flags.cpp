@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <map>
 
 #include "core/error.h"
@@ -102,8 +103,12 @@ std::shared_ptr<Model> ModelFlags::load() const {
         options.model = *found;
     }
     const auto [language, vision] = model_files(options);
-    const bool large =
-        std::filesystem::file_size(language) + std::filesystem::file_size(vision) > kLargeModelBytes;
+    const auto size_of = [](const std::filesystem::path& file) {  // loading says what is wrong with a file
+        std::error_code error;
+        const uint64_t size = std::filesystem::file_size(file, error);
+        return error ? 0 : size;
+    };
+    const bool large = size_of(language) + size_of(vision) > kLargeModelBytes;
     if (!large || isatty(STDERR_FILENO) == 0) return Model::load(options);
     ProgressBar bar;
     options.progress = bar.callback();
@@ -145,9 +150,9 @@ void ImageFlags::add_to(CLI::App& command) {
 void SamplingFlags::add_to(CLI::App& command) {
     command
         .add_option("-n,--predict", sampling.max_tokens,
-                    "Most tokens of the answer; 0: until it ends or the context is full")
+                    "Most tokens of the answer; 0 or -1: until it ends or the context is full")
         ->type_name("N")
-        ->check(CLI::Range(0, 1 << 24))
+        ->check(CLI::Range(-1, 1 << 24))
         ->capture_default_str();
     command.add_option("--temp", sampling.temperature, "Temperature; 0: always the likeliest token")
         ->type_name("X")
@@ -177,6 +182,7 @@ void SamplingFlags::add_to(CLI::App& command) {
 
 SamplingOptions SamplingFlags::options() const {
     SamplingOptions options = sampling;
+    options.max_tokens = std::max(options.max_tokens, 0);
     if (!grammar_file.empty()) options.grammar = read_text_file(grammar_file, kMaxGrammarBytes);
     return options;
 }

@@ -32,12 +32,12 @@ ProgressBar::ProgressBar()
     struct sigaction action {};
     action.sa_handler = on_interrupt;
     action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
-    sigaction(SIGINT, &action, &previous_);
+    for (size_t i = 0; i < kStopSignals.size(); ++i) sigaction(kStopSignals[i], &action, &previous_[i]);
 }
 
 ProgressBar::~ProgressBar() {
     if (open_line_) std::fputc('\n', stderr);
-    sigaction(SIGINT, &previous_, nullptr);
+    for (size_t i = 0; i < kStopSignals.size(); ++i) sigaction(kStopSignals[i], &previous_[i], nullptr);
 }
 
 Progress ProgressBar::callback() {

@@ -1,6 +1,7 @@
 // Progress of long work on stderr: a bar with the time left on a terminal, a line at every tenth elsewhere.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <string>
@@ -9,12 +10,12 @@
 
 namespace llava_mini::tools {
 
-/// While it lives, Ctrl-C asks the work to stop (which then cleans up and throws); a second Ctrl-C ends the
-/// program at once. One at a time.
+/// While it lives, Ctrl-C (or SIGTERM, or the terminal's end) asks the work to stop, which then cleans up and
+/// throws; a second one ends the program at once. One at a time.
 class ProgressBar {
   public:
     ProgressBar();
-    /// Ends the bar's line and restores what Ctrl-C did before.
+    /// Ends the bar's line and restores what the signals did before.
     ~ProgressBar();
     ProgressBar(const ProgressBar&) = delete;
     ProgressBar& operator=(const ProgressBar&) = delete;
@@ -31,7 +32,8 @@ class ProgressBar {
     Clock::time_point start_, drawn_;
     int tenth_ = -1;  // last one reported when there is no terminal
     bool open_line_ = false;
-    struct sigaction previous_ {};
+    static constexpr std::array<int, 3> kStopSignals = {SIGINT, SIGTERM, SIGHUP};
+    std::array<struct sigaction, kStopSignals.size()> previous_{};
 };
 
 }  // namespace llava_mini::tools

@@ -59,8 +59,8 @@ void quantize_vision(const QuantizeOptions& options) {
         const ggml_type type = storage_type(spec, base_type(options.type), /*tied_embeddings=*/false);
         if (ggml_is_quantized(tensor.type) && type != tensor.type && !options.allow_requantize) {
             throw_input(
-                "{}: tensor '{}' is already quantized ({}); start from an f16, bf16 or f32 file, or allow "
-                "requantizing",
+                "{}: tensor '{}' is already quantized ({}); start from an f16, bf16 or f32 file, or allow it "
+                "(--allow-requantize)",
                 file.name(), tensor.name, ggml_type_name(tensor.type));
         }
         types.push_back(type);
@@ -109,7 +109,16 @@ void quantize_language(const QuantizeOptions& options) {
     });
     const uint32_t failed = llama_model_quantize(options.in.c_str(), out.path_aside().c_str(), &params);
     if (stopped) throw_input("interrupted while writing {}", label);
-    if (failed != 0) throw_input("{}: cannot be quantized: {}", options.in.string(), reason.first_error());
+    if (failed != 0) {
+        std::error_code ignored;
+        const std::filesystem::space_info space =
+            std::filesystem::space(out.path_aside().parent_path(), ignored);
+        const std::string why = reason.first_error();
+        const bool requantizing = why.find("requantizing") != std::string::npos;
+        throw_input("{}: cannot be quantized to {}: {}{}{}", options.in.string(), options.out.string(), why,
+                    requantizing ? " (--allow-requantize enables it)" : "",
+                    !ignored && space.available < (1 << 20) ? "; the disk is full" : "");
+    }
     out.commit();
     if (options.progress) options.progress(expected, expected, label);
 }

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/log.h"
 
 namespace llava_mini {
 namespace {
@@ -64,7 +65,11 @@ Backends::Backends(bool use_gpu, int threads) {
     if (use_gpu) {
         ggml_backend_dev_t gpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU);
         if (gpu == nullptr) gpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
-        if (gpu != nullptr) add(gpu);
+        if (gpu != nullptr) {
+            add(gpu);
+        } else {
+            log_message(LogLevel::kWarning, "no GPU was found: everything stays on the CPU");
+        }
     }
     ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     if (cpu == nullptr) throw_system("ggml has no CPU backend");

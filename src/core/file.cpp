@@ -1,6 +1,7 @@
 #include "core/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -106,12 +107,38 @@ MappedFile::~MappedFile() {
 
 AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
     std::error_code ignored;
-    if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), ignored);
-    std::string aside = path.string() + ".XXXXXX";
-    descriptor_ = mkostemp(aside.data(), O_CLOEXEC);
-    if (descriptor_ < 0) throw_system("{}: cannot write: {}", path.string(), std::strerror(errno));
-    fchmod(descriptor_, 0644);
-    aside_ = aside;
+    if (std::filesystem::is_symlink(path, ignored)) {
+        const std::filesystem::path target = std::filesystem::weakly_canonical(path, ignored);
+        if (!target.empty()) path_ = target;
+    }
+    struct stat status {};
+    if (stat(path_.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
+        throw_input("{}: cannot be written: expected a regular file or none, found {}", path.string(),
+                    kind_of_file(status.st_mode));
+    }
+    if (path_.has_parent_path()) std::filesystem::create_directories(path_.parent_path(), ignored);
+    aside_ = path_.string() + ".partial";
+    open_aside();
+}
+
+void AtomicFile::open_aside() {
+    while (true) {
+        descriptor_ = open(aside_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+        if (descriptor_ < 0) throw_system("{}: cannot write: {}", path_.string(), std::strerror(errno));
+        const bool locked = flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
+        // Whoever held the lock may have renamed the file after it was opened here: then it is theirs.
+        struct stat opened {
+        }, named{};
+        const bool same = fstat(descriptor_, &opened) == 0 && stat(aside_.c_str(), &named) == 0 &&
+                          opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+        if (locked && same && ftruncate(descriptor_, 0) == 0) return;
+        const int error = errno;
+        close(descriptor_);
+        descriptor_ = -1;
+        if (!same) continue;
+        throw_system("{}: cannot write: {}", path_.string(),
+                     locked ? std::strerror(error) : "another process is writing it");
+    }
 }
 
 AtomicFile::~AtomicFile() {
@@ -137,18 +164,14 @@ void AtomicFile::write(std::string_view text) {
 }
 
 void AtomicFile::commit() {
-    if (fsync(descriptor_) != 0 || close(descriptor_) != 0) {
-        descriptor_ = -1;
-        const int error = errno;
-        unlink(aside_.c_str());
-        throw_system("{}: cannot write: {}", path_.string(), std::strerror(error));
-    }
-    descriptor_ = -1;
+    if (fsync(descriptor_) != 0) throw_system("{}: cannot write: {}", path_.string(), std::strerror(errno));
+    // Renamed before it is closed: the lock is held until nobody can take the file for one aside.
     if (rename(aside_.c_str(), path_.c_str()) != 0) {
-        const int error = errno;
-        unlink(aside_.c_str());
-        throw_system("{}: cannot rename {} to it: {}", path_.string(), aside_.string(), std::strerror(error));
+        throw_system("{}: cannot rename {} to it: {}", path_.string(), aside_.string(), std::strerror(errno));
     }
+    const int descriptor = descriptor_;
+    descriptor_ = -1;
+    close(descriptor);  // all is on the disk
 }
 
 }  // namespace llava_mini

@@ -55,11 +55,13 @@ class MappedFile {
     size_t size_ = 0;
 };
 
-/// Writes `path` aside (in the same folder) and renames it on commit(); without a commit the file aside is
-/// removed and what stood at `path` stays. Not thread-safe.
+/// Writes `path` aside (NAME.partial in the same folder) and renames it on commit(); without a commit the file
+/// aside is removed and what stood at `path` stays. One that a killed process left is taken over by the next. A
+/// symbolic link stays, and the file it leads to is replaced. Not thread-safe.
 class AtomicFile {
   public:
-    /// Creates missing parent folders. Throws Error(kSystem) if the file aside cannot be made.
+    /// Creates missing parent folders. Throws Error(kInput) if something other than a regular file stands at
+    /// `path`, Error(kSystem) if the file aside cannot be made or another process is writing it.
     explicit AtomicFile(const std::filesystem::path& path);
     ~AtomicFile();
     AtomicFile(const AtomicFile&) = delete;
@@ -76,6 +78,8 @@ class AtomicFile {
     const std::filesystem::path& path_aside() const { return aside_; }
 
   private:
+    void open_aside();
+
     std::filesystem::path path_, aside_;
     int descriptor_ = -1;
     uint64_t size_ = 0;

@@ -1,8 +1,10 @@
 #include "dump/dump.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <span>
+#include <string_view>
 
 #include "core/error.h"
 #include "core/npy.h"
@@ -44,7 +46,8 @@ class StageDump {
     PreprocessOptions preprocess_options() const {
         return {.image_aspect_ratio = options_.image_options.aspect_ratio,
                 .resolution_ratio = options_.image_options.resolution_ratio,
-                .pad_each_view = options_.official_quirks};
+                .pad_each_view = options_.official_quirks,
+                .official_frame_size = options_.official_quirks};
     }
     bool several_frames() const { return encodings_.size() > 1; }
     bool masked(int32_t id) const { return id == kImageToken || (options_.official_quirks && id <= 0); }
@@ -83,10 +86,10 @@ class StageDump {
 };
 
 void StageDump::read_ids() {
-    if (options_.prompt.empty() == options_.ids.empty())
+    if (options_.prompt.has_value() != options_.ids.empty())
         throw_usage("dump needs either a prompt or token ids");
     if (options_.ids.empty()) {
-        for (const PromptToken& token : tokenize_prompt(*model_.language, options_.prompt))
+        for (const PromptToken& token : tokenize_prompt(*model_.language, *options_.prompt))
             ids_.push_back(token.id);
     } else {
         const NpyArray array = read_npy(options_.ids);
@@ -276,6 +279,27 @@ void StageDump::run_language_model() {
     }
 }
 
+// Every name that a dump may write, without .npy and without the frame.
+constexpr std::array<std::string_view, 16> kArrayNames = {
+    "input_ids",           "pixel_values",         "vision_features", "compressor_out",
+    "compressor_attn",     "projected_compressed", "prefusion_in",    "prefusion_out",
+    "prefusion_positions", "prefusion_visible",    "vision_tokens",   "fused_text",
+    "inputs_embeds",       "logits_last",          "greedy_ids",      "greedy_logits"};
+
+// Stages that the next dump does not have must not be taken for its own.
+void remove_earlier_dump(const std::filesystem::path& folder) {
+    std::error_code error;
+    std::vector<std::filesystem::path> earlier;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+        const std::string stem = entry.path().stem().string();
+        const std::string name = stem.substr(0, stem.find("_frame"));
+        if (entry.path().extension() == ".npy" && std::ranges::count(kArrayNames, name) > 0) {
+            earlier.push_back(entry.path());
+        }
+    }
+    for (const auto& file : earlier) std::filesystem::remove(file, error);
+}
+
 }  // namespace
 
 std::vector<DumpArray> dump_stages(const Model& model, const DumpOptions& options) {
@@ -283,6 +307,7 @@ std::vector<DumpArray> dump_stages(const Model& model, const DumpOptions& option
 }
 
 void write_dump(const std::vector<DumpArray>& arrays, const std::filesystem::path& folder) {
+    remove_earlier_dump(folder);
     for (const DumpArray& array : arrays) {
         const std::filesystem::path file = folder / (array.name + ".npy");
         std::visit([&](const auto& values) { write_npy(file, array.shape, std::span(values)); },

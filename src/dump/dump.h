@@ -17,12 +17,14 @@ namespace llava_mini {
 struct DumpOptions {
     std::filesystem::path image = {};   ///< a picture's file
     std::filesystem::path frames = {};  ///< .npy, uint8 [frames, height, width, 3]: raw video frames
-    std::string prompt = {};  ///< used as it is; one begin-of-text is put in front unless it starts with it
+    /// Used as it is; one begin-of-text is put in front unless it starts with it.
+    std::optional<std::string> prompt = {};
     /// .npy, integers [N]: exact token ids, kImageToken (-200) for the placeholder
     std::filesystem::path ids = {};
     ImageOptions image_options = {};
-    /// The two accidents of the official inference that matter here: text positions of any id <= 0 are masked
-    /// and stay unfused, and with "pad" the views of high resolution are padded one by one.
+    /// The accidents of the official inference that matter here: text positions of any id <= 0 are masked and stay
+    /// unfused, with "pad" the views of high resolution are padded one by one, and frames of a video are resized to
+    /// 336 x 336 before the tower's own size.
     bool official_quirks = false;
     int greedy = 16;  ///< tokens generated after the prompt, always the likeliest, end tokens not obeyed
     int threads = 0;  ///< CPU threads of the language model; 0: the model's
@@ -53,7 +55,8 @@ struct DumpArray {
 /// With several frames vision_features, prefusion_in and prefusion_out are also (the last two: only) given
 /// frame by frame, with _frame0, _frame1 ... behind the name. The row of the placeholder in prefusion_in is
 /// the embedding of token 0, as in the official code. A model without compressor or pre-fusion has no arrays
-/// of that stage; without a picture there is nothing before inputs_embeds but input_ids.
+/// of that stage (fused_text is then the plain embeddings); without a picture there is nothing before
+/// inputs_embeds but input_ids.
 ///
 /// The language model runs with an f32 KV cache and without flash attention. The pre-fusion is as the model
 /// was loaded: ModelOptions::prefusion_kv should be kF32. Throws Error(kUsage) for options that contradict
@@ -61,7 +64,8 @@ struct DumpArray {
 /// longer than the model allows. Nothing is cached. Thread-safe.
 std::vector<DumpArray> dump_stages(const Model& model, const DumpOptions& options);
 
-/// Writes every array as NAME.npy into the folder, which is made if missing. Throws Error(kSystem).
+/// Writes every array as NAME.npy into the folder, which is made if missing. Arrays that another dump left there are
+/// removed. Throws Error(kSystem).
 void write_dump(const std::vector<DumpArray>& arrays, const std::filesystem::path& folder);
 
 }  // namespace llava_mini

@@ -42,4 +42,23 @@ inline std::span<const uint8_t> riff_chunk(std::span<const uint8_t> bytes, uint6
     return {};
 }
 
+/// The content of the first box called `tag` in a list of ISO base media boxes, as JPEG 2000 has them too (length,
+/// tag, content; big-endian); empty when there is none or it reaches behind the end.
+inline std::span<const uint8_t> iso_box(std::span<const uint8_t> bytes, std::string_view tag) {
+    while (bytes.size() >= 8) {
+        uint64_t length = number_at(bytes, 0, 4, ByteOrder::kBig), header = 8;
+        if (length == 1) {  // in 64 bits
+            length = uint64_t{number_at(bytes, 8, 4, ByteOrder::kBig)} << 32 |
+                     number_at(bytes, 12, 4, ByteOrder::kBig);
+            header = 16;
+        } else if (length == 0) {  // to the end
+            length = bytes.size();
+        }
+        if (length < header || length > bytes.size()) break;
+        if (has_text(bytes, 4, tag)) return bytes.subspan(header, length - header);
+        bytes = bytes.subspan(length);
+    }
+    return {};
+}
+
 }  // namespace llava_mini

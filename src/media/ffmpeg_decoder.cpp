@@ -269,6 +269,14 @@ bool is_cut_off_qoi(std::span<const uint8_t> qoi) {
     return qoi.size() < kEnd.size() || !has_text(qoi, qoi.size() - kEnd.size(), kEnd);
 }
 
+// JPEG 2000 in CMYK, which FFmpeg would take for red, green, blue and alpha.
+bool is_cmyk_jpeg_2000(std::span<const uint8_t> jp2) {
+    const std::span<const uint8_t> colour = iso_box(iso_box(jp2, "jp2h"), "colr");
+    constexpr uint32_t kEnumerated = 1, kCmyk = 12;
+    return number_at(colour, 0, 1, ByteOrder::kBig) == kEnumerated &&
+           number_at(colour, 3, 4, ByteOrder::kBig) == kCmyk;
+}
+
 Image decode_first_frame(std::span<const uint8_t> bytes, const Kind& kind, const FramePixelOptions& pixels,
                          const DecodeOptions& options) {
     MemoryFile file{bytes};
@@ -312,6 +320,9 @@ DecodedPicture decode_with_ffmpeg(std::span<const uint8_t> bytes, const DecodeOp
     if ((kind.name == "BMP" && is_cut_off_bmp(bytes)) || (kind.name == "QOI" && is_cut_off_qoi(bytes))) {
         throw_input("{}: cannot decode the {}: the file ends before the picture", options.name, kind.name);
     }
+    if (kind.name == "JPEG 2000" && is_cmyk_jpeg_2000(bytes)) {
+        throw_input("{}: JPEG 2000 pictures in CMYK are not read", options.name);
+    }
     if (kind.name == "TIFF") {
         // FFmpeg makes a black picture of these without a word.
         constexpr uint32_t kCompression = 259, kOldJpeg = 6, kJpeg = 7;
@@ -322,6 +333,10 @@ DecodedPicture decode_with_ffmpeg(std::span<const uint8_t> bytes, const DecodeOp
         pixels.assume_full_range = true;
     }
     if (kind.name == "PNG") {
+        const uint64_t width = number_at(bytes, 16, 4, ByteOrder::kBig),
+                       height = number_at(bytes, 20, 4, ByteOrder::kBig);
+        if (has_text(bytes, 12, "IHDR") && width * height > options.max_pixels)
+            throw_too_large(options, width, height);
         // Of 16-bit grey Pillow saturates the kind without an alpha channel (colour type 0).
         constexpr uint64_t kColourType = 25;
         pixels.saturate_grey = number_at(bytes, kColourType, 1, ByteOrder::kBig) == 0;

@@ -24,9 +24,10 @@ void on_message(void* source, int level, const char* format, va_list arguments) 
     av_log_format_line2(source, level, format, arguments, line, sizeof(line), &print_prefix);
     std::string_view text(line);
     // "[png @ 0x55...] text\n": the address is of no use to anybody.
-    if (text.starts_with('[')) {
+    while (text.starts_with('[')) {
         const size_t end = text.find("] ");
-        if (end != std::string_view::npos) text.remove_prefix(end + 2);
+        if (end == std::string_view::npos) break;
+        text.remove_prefix(end + 2);
     }
     while (!text.empty() && (text.back() == '\n' || text.back() == '.')) text.remove_suffix(1);
     if (text.empty()) return;

@@ -93,7 +93,8 @@ PixelValues preprocess_frame(const Image& frame, const VisionHparams& hparams,
                              const PreprocessOptions& options) {
     PreprocessOptions frame_options = options;
     frame_options.image_aspect_ratio = "square";
-    const int size = hparams.image_size;
+    constexpr int kOfficialSize = 336;
+    const int size = options.official_frame_size ? kOfficialSize : hparams.image_size;
     if (frame.width == size && frame.height == size) return preprocess_image(frame, hparams, frame_options);
     return preprocess_image(resize_nearest(frame, size, size), hparams, frame_options);
 }

@@ -24,6 +24,9 @@ struct PreprocessOptions {
     /// With "pad" and n > 1: true cuts first and pads every view by itself, as the official inference does;
     /// false pads first and cuts then, as the training did.
     bool pad_each_view = false;
+    /// Of a video frame: true resizes it to 336 x 336 first, whatever the tower's size, as the official loader
+    /// does; false to the tower's size. The same for towers of 336 pixels.
+    bool official_frame_size = false;
 };
 
 /// The views as 8-bit RGB pictures of image_size x image_size, before normalisation. n * n + 1 views for n >
@@ -36,8 +39,8 @@ std::vector<Image> resize_views(const Image& image, const VisionHparams& hparams
 PixelValues preprocess_image(const Image& image, const VisionHparams& hparams,
                              const PreprocessOptions& options = {});
 
-/// A frame of a video: resized by nearest neighbour to image_size x image_size unless it has that size, not
-/// keeping the aspect ratio, as the official loader does; never padded. The blocks of high resolution are cut
+/// A frame of a video: resized by nearest neighbour to image_size x image_size (336 x 336: official_frame_size)
+/// unless it has that size, not keeping the aspect ratio, as the official loader does; never padded. The blocks of high resolution are cut
 /// from the resized frame and enlarged as those of a picture. `options.image_aspect_ratio` and
 /// `options.pad_each_view` have no effect. Errors and thread-safety as resize_views.
 PixelValues preprocess_frame(const Image& frame, const VisionHparams& hparams,

@@ -9,6 +9,8 @@
 namespace llava_mini {
 namespace {
 
+constexpr float kLayerNormEps = 1e-5f;  // torch's default, whatever the tower has
+
 // Weights of the four neighbours for a sample `t` in [0, 1) after the second one.
 std::array<double, 4> cubic_weights(double t) {
     constexpr double a = -0.75;
@@ -86,10 +88,10 @@ void Compressor::build(int grid_side, int64_t keys) {
     ggml_tensor* positions = graph->input("key_positions", GGML_TYPE_F32, {d, keys});
     ggml_tensor* q = ggml_add(ctx,
                               layer_norm(ctx, grid_tensor("query"), w["compressor.ln_q.weight"],
-                                         w["compressor.ln_q.bias"], hp.layer_norm_eps),
+                                         w["compressor.ln_q.bias"], kLayerNormEps),
                               grid_tensor("pos_embed"));
-    ggml_tensor* v = layer_norm(ctx, features, w["compressor.ln_kv.weight"], w["compressor.ln_kv.bias"],
-                                hp.layer_norm_eps);
+    ggml_tensor* v =
+        layer_norm(ctx, features, w["compressor.ln_kv.weight"], w["compressor.ln_kv.bias"], kLayerNormEps);
     ggml_tensor* k = ggml_add(ctx, v, positions);
 
     // in_proj_weight holds the projections of q, k and v one below the other.

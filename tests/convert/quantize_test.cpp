@@ -196,7 +196,7 @@ TEST_F(Quantize, QuantizedFilesOnlyWhenAllowed) {
         run(q);
         const auto content = read_file(q.in, 1 << 24);
         q.type = LLAMA_FTYPE_MOSTLY_Q4_0;
-        EXPECT_THAT(error_text([&] { run(q); }), HasSubstr("requantizing"));
+        EXPECT_THAT(error_text([&] { run(q); }), HasSubstr("--allow-requantize"));
         EXPECT_EQ(read_file(q.in, 1 << 24), content);
         q.allow_requantize = true;
         run(q);

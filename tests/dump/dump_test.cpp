@@ -121,6 +121,21 @@ TEST_F(Dump, EqualFramesGiveTheTextOfOne) {
     EXPECT_EQ(three.at("inputs_embeds").shape[0], one.at("inputs_embeds").shape[0] + 2);
 }
 
+TEST_F(Dump, AnEarlierDumpLeavesNothing) {
+    const std::filesystem::path out = temp_ / "out";
+    write_dump(
+        dump_stages(*model_,
+                    {.image = golden_path("pictures/square_336.png"), .prompt = "<image> a", .greedy = 1}),
+        out);
+    ASSERT_TRUE(std::filesystem::exists(out / "prefusion_in.npy"));
+    write_npy(out / "mine.npy", {{1}}, std::vector<int64_t>{7});
+    write_dump(dump_stages(*model_, {.prompt = "", .greedy = 0}), out);
+    EXPECT_FALSE(std::filesystem::exists(out / "prefusion_in.npy"));
+    EXPECT_FALSE(std::filesystem::exists(out / "greedy_ids.npy"));
+    EXPECT_EQ(read_npy(out / "input_ids.npy").as_int64(), std::vector<int64_t>{768});  // begin-of-text
+    EXPECT_TRUE(std::filesystem::exists(out / "mine.npy"));
+}
+
 TEST_F(Dump, WrongInputIsNamed) {
     const std::filesystem::path picture = golden_path("pictures/square_336.png");
     EXPECT_THAT(error_of({}, ErrorKind::kUsage), HasSubstr("either a prompt or token ids"));

@@ -14,6 +14,7 @@
 #include "core/npy.h"
 #include "llava_mini/error.hpp"
 #include "media/image_decoder.h"
+#include "preprocess/nearest_resample.h"
 #include "preprocess/tiling.h"
 #include "support/test_data.h"
 
@@ -187,6 +188,20 @@ TEST(PreprocessFrame, EqualsTheRecording) {
     hparams.image_aspect_ratio = "pad";  // has no effect on frames
     const PixelValues pixels = preprocess_frame(frame, hparams);
     EXPECT_EQ(hash_of(pixels, {1, 3, 336, 336}), recorded_hash("video/pixel_values_frame0.npy"));
+}
+
+TEST(PreprocessFrame, OfficialSizeComesBeforeTheTowersOwn) {
+    Image frame{40, 60, std::vector<uint8_t>(3 * 40 * 60)};
+    for (size_t i = 0; i < frame.rgb.size(); ++i) frame.rgb[i] = static_cast<uint8_t>(i * i / 97);
+    VisionHparams hparams = clip_hparams();
+    hparams.image_size = 112;
+    const auto pixels_of = [&](int side) {
+        return preprocess_image(resize_nearest(frame, side, side), hparams, {.image_aspect_ratio = "square"})
+            .data;
+    };
+    EXPECT_EQ(preprocess_frame(frame, hparams, {.official_frame_size = true}).data, pixels_of(336));
+    EXPECT_EQ(preprocess_frame(frame, hparams).data, pixels_of(112));
+    EXPECT_NE(pixels_of(336), pixels_of(112));
 }
 
 TEST(PreprocessFrame, CutsTheResizedFrameInHighResolution) {

@@ -261,6 +261,19 @@ class BadInput(Base):
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"^llava-mini: error: the prompt has \d{3,4} tokens .* 256\b")
 
+    def test_outputs_that_are_no_files_are_not_replaced(self):
+        for wanted, out in (("found a device", pathlib.Path("/dev/null")), ("found a directory", self.folder)):
+            with self.subTest(out):
+                self.fails(1, wanted, "quantize", program.model() / "vision.gguf", out, "q8_0")
+                self.assertFalse(out.is_file())
+
+    def test_model_that_is_a_pipe(self):
+        folder = program.temporary_folder("bad_input/pipes")
+        for name in ("language.gguf", "vision.gguf"):
+            if not (folder / name).exists():
+                os.mkfifo(folder / name)
+        self.fails(1, "found a named pipe", "ask", "-m", folder, "Hi?")
+
     def test_models(self):
         language = (program.model() / "language.gguf").read_bytes()
         vision = (program.model() / "vision.gguf").read_bytes()
