@@ -93,20 +93,24 @@ void run(const ScenesFlags& flags) {
 
 void add_scenes(CLI::App& app) {
     auto flags = std::make_shared<ScenesFlags>();
-    CLI::App* command = app.add_subcommand(
-        "scenes",
-        "Make synthetic pictures and clips with questions and answers\n"
-        "Emoji, coloured shapes and signs over all kinds of backgrounds; the same seed, split and number give the "
-        "same sample on every machine with the same fonts.");
+    CLI::App* command = app.add_subcommand("scenes",
+                                           "Make synthetic pictures and clips with questions and answers\n"
+                                           "Emoji, coloured shapes and signs over all kinds of backgrounds; "
+                                           "the same seed, split and number give the "
+                                           "same sample on every machine with the same fonts.");
     command->add_option("-N,--samples", flags->samples, "How many samples")
         ->type_name("N")
         ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 40))
         ->capture_default_str();
-    command->add_option("--first", flags->first, "Number of the first one")->type_name("N")->capture_default_str();
-    command->add_option("--sheet", flags->sheet, "Draw a contact sheet (PNG) of the samples")->type_name("FILE");
+    command->add_option("--first", flags->first, "Number of the first one")
+        ->type_name("N")
+        ->capture_default_str();
+    command->add_option("--sheet", flags->sheet, "Draw a contact sheet (PNG) of the samples")
+        ->type_name("FILE");
     command->add_flag("--marks", flags->marks, "Draw the boxes of things and letters on the sheet");
-    command->add_flag("--stats", flags->stats,
-                      "Print the priors of the question types (how far one gets without looking) and the speed");
+    command->add_flag(
+        "--stats", flags->stats,
+        "Print the priors of the question types (how far one gets without looking) and the speed");
     command->add_flag("--json", flags->json, "Print --stats as JSON");
     flags->generator.add_to(*command);
     command->callback([flags] { run(*flags); });

@@ -21,7 +21,10 @@ void ScenesOptionsFlags::add_to(CLI::App& command) {
             ->type_name("MIN MAX");
     };
     const auto share = [&](const char* name, double& value, const char* help) {
-        command.add_option(name, value, help)->type_name("X")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+        command.add_option(name, value, help)
+            ->type_name("X")
+            ->check(CLI::Range(0.0, 1.0))
+            ->capture_default_str();
     };
     command.add_option("--split", split, "Random numbers and combinations that other splits do not have")
         ->check(CLI::IsMember(splits))
@@ -31,14 +34,17 @@ void ScenesOptionsFlags::add_to(CLI::App& command) {
         ->type_name("N")
         ->check(CLI::Range(32, 1024))
         ->capture_default_str();
-    range("--things", generator.scene.min_things, generator.scene.max_things, "Things a picture (default: 1 5)");
+    range("--things", generator.scene.min_things, generator.scene.max_things,
+          "Things a picture (default: 1 5)");
     share("--big", generator.scene.big_share, "Share of pictures with one big thing");
     share("--shapes", generator.scene.shape_share, "Share of things that are coloured shapes");
     share("--signs", generator.scene.sign_share, "Share of pictures with a sign");
     share("--clips", generator.clip_share, "Share of samples that are clips");
     range("--frames", generator.clip.min_frames, generator.clip.max_frames, "Frames a clip (default: 2 16)");
     range("--turns", generator.min_turns, generator.max_turns, "Questions a sample (default: 4 8)");
-    command.add_option("--weight", weights, "Weight of a question type, e.g. where=2; may be given several times")
+    command
+        .add_option("--weight", weights,
+                    "Weight of a question type, e.g. where=2; may be given several times")
         ->type_name("TYPE=X")
         ->allow_extra_args(false);
     CLI::Option* on = command.add_flag("--augment", augment, "Augment (default: in the training split only)");

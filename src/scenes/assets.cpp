@@ -74,7 +74,8 @@ Sprite painted(const std::function<bool(Point)>& inside) {
             int hits = 0;
             for (int s = 0; s < kSubsamples * kSubsamples; ++s) {
                 const auto coordinate = [](int pixel, int sub) {
-                    return 2 * (static_cast<float>(pixel) + (static_cast<float>(sub) + 0.5f) / kSubsamples) / kShapeSide -
+                    return 2 * (static_cast<float>(pixel) + (static_cast<float>(sub) + 0.5f) / kSubsamples) /
+                               kShapeSide -
                            1;
                 };
                 hits += inside({coordinate(x, s % kSubsamples), coordinate(y, s / kSubsamples)}) ? 1 : 0;
@@ -92,7 +93,8 @@ std::function<bool(Point)> polygon(std::vector<Point> corners) {
         bool inside = false;
         for (size_t i = 0, j = corners.size() - 1; i < corners.size(); j = i++) {
             const Point a = corners[i], b = corners[j];
-            if ((a.y > p.y) != (b.y > p.y) && p.x < (b.x - a.x) * (p.y - a.y) / (b.y - a.y) + a.x) inside = !inside;
+            if ((a.y > p.y) != (b.y > p.y) && p.x < (b.x - a.x) * (p.y - a.y) / (b.y - a.y) + a.x)
+                inside = !inside;
         }
         return inside;
     };
@@ -121,7 +123,8 @@ std::vector<Sprite> paint_shapes() {
     }));
     shapes.push_back(painted([](Point p) { return std::fabs(p.x) / 0.75f + std::fabs(p.y) <= 1; }));
     shapes.push_back(painted([](Point p) {
-        const float low = std::min(std::fabs(p.x), std::fabs(p.y)), high = std::max(std::fabs(p.x), std::fabs(p.y));
+        const float low = std::min(std::fabs(p.x), std::fabs(p.y)),
+                    high = std::max(std::fabs(p.x), std::fabs(p.y));
         return low <= 0.32f && high <= 0.97f;
     }));
     shapes.push_back(painted(polygon(

@@ -23,7 +23,8 @@ class Assets {
     /// Reads Noto Color Emoji and the DejaVu fonts below `fonts` (once a process and folder; later calls give
     /// the same object). Throws Error(kInput) naming the font and its Debian package if one is missing,
     /// cannot be read, or lacks a picture. Thread-safe.
-    static std::shared_ptr<const Assets> load(const std::filesystem::path& fonts = "/usr/share/fonts/truetype");
+    static std::shared_ptr<const Assets> load(
+        const std::filesystem::path& fonts = "/usr/share/fonts/truetype");
 
     /// By the noun of an emoji.
     const Sprite& emoji(int noun) const { return emoji_[static_cast<size_t>(noun)]; }

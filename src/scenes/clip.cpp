@@ -9,16 +9,16 @@ namespace {
 
 using Phrasings = std::span<const char* const>;
 
-constexpr const char* kFirst[] = {"what appeared first?",        "what came first?",
-                                  "what was the first thing?",   "which thing was seen first?",
-                                  "what did you see first?",     "what was shown at the start?"};
-constexpr const char* kLast[] = {"what appeared last?",       "what came last?",
-                                 "what was the last thing?",  "which thing was seen last?",
-                                 "what did you see last?",    "what was the last thing to appear?"};
-constexpr const char* kAfter[] = {"what appeared after the {}?", "what came after the {}?",
+constexpr const char* kFirst[] = {"what appeared first?",      "what came first?",
+                                  "what was the first thing?", "which thing was seen first?",
+                                  "what did you see first?",   "what was shown at the start?"};
+constexpr const char* kLast[] = {"what appeared last?",      "what came last?",
+                                 "what was the last thing?", "which thing was seen last?",
+                                 "what did you see last?",   "what was the last thing to appear?"};
+constexpr const char* kAfter[] = {"what appeared after the {}?",  "what came after the {}?",
                                   "what was shown after the {}?", "which thing came next after the {}?",
                                   "what followed the {}?",        "what did you see right after the {}?"};
-constexpr const char* kBefore[] = {"what appeared before the {}?", "what came before the {}?",
+constexpr const char* kBefore[] = {"what appeared before the {}?",  "what came before the {}?",
                                    "what was shown before the {}?", "which thing came just before the {}?",
                                    "the {} came after what?",       "what did you see right before the {}?"};
 constexpr const char* kDifferent[] = {"how many different things were there?",
@@ -33,19 +33,29 @@ constexpr const char* kWhen[] = {"when did the {} appear?",
                                  "did the {} appear at the beginning, in the middle or at the end?",
                                  "at what time did the {} come?",
                                  "when was the {} first shown?"};
-constexpr const char* kSeen[] = {"was there {}?",          "did you see {}?",  "did {} appear?",
-                                 "was {} in the video?",   "did the video show {}?", "was {} shown at any time?"};
-constexpr const char* kDirection[] = {"which way did the {} go?",      "which way did the {} move?",
-                                      "where did the {} go?",          "in which direction did the {} move?",
-                                      "in what direction did the {} go?", "the {} moved which way?"};
-constexpr const char* kMoved[] = {"what moved?",           "which thing moved?",       "what was moving?",
-                                  "which thing was moving?", "what did move in the video?", "name the thing that moved."};
-constexpr const char* kChangeEnd[] = {"what colour was the {} at the end?",  "what color was the {} at the end?",
-                                      "which colour did the {} become?",     "what color did the {} turn into?",
-                                      "what colour did the {} have at last?", "the {} changed to which colour?"};
-constexpr const char* kChangeStart[] = {"what colour was the {} at first?",  "what color was the {} at the start?",
-                                        "which colour did the {} have at first?", "what color did the {} have before?",
-                                        "what was the first colour of the {}?",   "the {} changed from which colour?"};
+constexpr const char* kSeen[] = {"was there {}?",          "did you see {}?",
+                                 "did {} appear?",         "was {} in the video?",
+                                 "did the video show {}?", "was {} shown at any time?"};
+constexpr const char* kDirection[] = {"which way did the {} go?",
+                                      "which way did the {} move?",
+                                      "where did the {} go?",
+                                      "in which direction did the {} move?",
+                                      "in what direction did the {} go?",
+                                      "the {} moved which way?"};
+constexpr const char* kMoved[] = {"what moved?",
+                                  "which thing moved?",
+                                  "what was moving?",
+                                  "which thing was moving?",
+                                  "what did move in the video?",
+                                  "name the thing that moved."};
+constexpr const char* kChangeEnd[] = {
+    "what colour was the {} at the end?",   "what color was the {} at the end?",
+    "which colour did the {} become?",      "what color did the {} turn into?",
+    "what colour did the {} have at last?", "the {} changed to which colour?"};
+constexpr const char* kChangeStart[] = {
+    "what colour was the {} at first?",       "what color was the {} at the start?",
+    "which colour did the {} have at first?", "what color did the {} have before?",
+    "what was the first colour of the {}?",   "the {} changed from which colour?"};
 constexpr const char* kBecame[] = {"what did the {} turn into?",   "what did the {} become?",
                                    "the {} turned into what?",     "what did the {} change into?",
                                    "what was the {} turned into?", "into what did the {} change?"};
@@ -56,8 +66,8 @@ constexpr const char* kTimes[] = {"beginning", "middle", "end"};
 Thing new_thing(const std::vector<Thing>& others, const SceneOptions& options, Random& random) {
     while (true) {
         Thing thing = draw_thing(options, random);
-        const bool there =
-            std::any_of(others.begin(), others.end(), [&](const Thing& other) { return other.noun == thing.noun; });
+        const bool there = std::any_of(others.begin(), others.end(),
+                                       [&](const Thing& other) { return other.noun == thing.noun; });
         if (!there) return thing;
     }
 }
@@ -131,7 +141,8 @@ void draw_change(Clip& clip, const SceneOptions& scene, Random& random) {
     Thing after = before;
     if (is_shape(before.noun)) {
         const int never = held_out_colour(before.noun - emoji_count());
-        while (after.colour == before.colour || after.colour == never) after.colour = random.below(kColourCount);
+        while (after.colour == before.colour || after.colour == never)
+            after.colour = random.below(kColourCount);
     } else {
         after = new_thing({before}, scene, random);
     }
@@ -178,7 +189,8 @@ class ClipAsker {
                 return ask_seen();
             case ClipType::kDirection:
                 if (clip_.kind != Clip::Kind::kMotion) return std::nullopt;
-                return turn(type, phrase(kDirection, random_, word(actors_[0])), kDirections[clip_.direction]);
+                return turn(type, phrase(kDirection, random_, word(actors_[0])),
+                            kDirections[clip_.direction]);
             case ClipType::kMoved:
                 if (clip_.kind != Clip::Kind::kMotion) return std::nullopt;
                 return turn(type, phrase(kMoved, random_), word(actors_[0]));
@@ -205,7 +217,8 @@ class ClipAsker {
             if (list.empty()) return std::nullopt;
         }
         const auto time = static_cast<size_t>(random_.below(3));
-        return turn(ClipType::kWhen, phrase(kWhen, random_, word(*random_.pick(by_time[time]))), kTimes[time]);
+        return turn(ClipType::kWhen, phrase(kWhen, random_, word(*random_.pick(by_time[time]))),
+                    kTimes[time]);
     }
 
     std::optional<QaTurn> ask_seen() {
@@ -214,7 +227,8 @@ class ClipAsker {
         int noun = random_.pick(present);
         const bool yes = random_.chance(0.5);
         if (!yes) noun = similar_noun(noun, present, random_);
-        return turn(ClipType::kSeen, phrase(kSeen, random_, with_article(noun_word(noun))), yes ? "yes" : "no");
+        return turn(ClipType::kSeen, phrase(kSeen, random_, with_article(noun_word(noun))),
+                    yes ? "yes" : "no");
     }
 
     std::optional<QaTurn> ask_change() {

@@ -23,8 +23,8 @@ enum class ClipType : uint8_t {
     kMoved,      // what moved?                          -> cat
     kChange      // what colour was the star at the end? -> red
 };
-inline constexpr std::array<const char*, 10> kClipTypes = {"first", "last", "after",     "before", "different",
-                                                           "when",  "seen", "direction", "moved",  "change"};
+inline constexpr std::array<const char*, 10> kClipTypes = {
+    "first", "last", "after", "before", "different", "when", "seen", "direction", "moved", "change"};
 
 struct ClipOptions {
     int min_frames = 2, max_frames = 16;

@@ -40,7 +40,8 @@ void set_weights(const std::map<std::string, double>& given, const std::array<co
         const auto it = given.find(names[i]);
         weights[i] = it == given.end() ? 1.0 : it->second;
         if (!(weights[i] >= 0 && weights[i] <= 1e6)) {
-            throw_usage("weight of the question type '{}': expected 0 to 1e6, found {}", names[i], weights[i]);
+            throw_usage("weight of the question type '{}': expected 0 to 1e6, found {}", names[i],
+                        weights[i]);
         }
         sum += weights[i];
     }
@@ -82,7 +83,8 @@ void check(const GeneratorOptions& options) {
 bool same_words(const std::string& a, const std::string& b) {
     const auto plain = [](std::string text) {
         std::erase_if(text, [](unsigned char c) { return std::ispunct(c) != 0; });
-        std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+        std::transform(text.begin(), text.end(), text.begin(),
+                       [](unsigned char c) { return std::tolower(c); });
         return text;
     };
     return plain(a) == plain(b);
@@ -91,8 +93,8 @@ bool same_words(const std::string& a, const std::string& b) {
 // Draws types by weight and puts questions until there are enough, or nothing more can be asked. `allowed(i)`
 // says how often more type i may be asked; `ask(i)` may give nothing, or a question that was put already.
 template <size_t N, typename Ask>
-void fill_turns(Sample& sample, size_t wanted, std::array<double, N> weights, std::array<int, N> allowed, Ask ask,
-                Random& random) {
+void fill_turns(Sample& sample, size_t wanted, std::array<double, N> weights, std::array<int, N> allowed,
+                Ask ask, Random& random) {
     for (int misses = 0; sample.turns.size() < wanted && misses < kAttempts;) {
         for (size_t i = 0; i < N; ++i) {
             if (allowed[i] == 0) weights[i] = 0;
@@ -100,9 +102,10 @@ void fill_turns(Sample& sample, size_t wanted, std::array<double, N> weights, st
         if (std::none_of(weights.begin(), weights.end(), [](double w) { return w > 0; })) break;
         const size_t type = random.weighted(weights);
         std::optional<QaTurn> turn = ask(type);
-        const bool known = turn && std::any_of(sample.turns.begin(), sample.turns.end(), [&](const QaTurn& other) {
-                               return other.type == turn->type && same_words(other.question, turn->question);
-                           });
+        const bool known =
+            turn && std::any_of(sample.turns.begin(), sample.turns.end(), [&](const QaTurn& other) {
+                return other.type == turn->type && same_words(other.question, turn->question);
+            });
         if (!turn || known) {
             ++misses;
             continue;
@@ -186,7 +189,8 @@ void SceneGenerator::make_picture(Sample& sample, uint64_t key, bool paint) cons
     const int wanted = questions.integer(options_.min_turns, options_.max_turns);
     fill_turns(sample, static_cast<size_t>(wanted), picture_weights_, allowed, ask, questions);
     // Every scene can be described.
-    if (sample.turns.empty()) sample.turns.push_back(ask_about(scene, PictureType::kCaption, questions).value());
+    if (sample.turns.empty())
+        sample.turns.push_back(ask_about(scene, PictureType::kCaption, questions).value());
     questions.shuffle(sample.turns);
     if (!paint) return;
 

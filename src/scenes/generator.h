@@ -26,8 +26,8 @@ Split parse_split(const std::string& name);
 struct GeneratorOptions {
     uint64_t seed = 1;
     Split split = Split::kTrain;
-    uint64_t samples = UINT64_MAX;     ///< what size() says
-    int size = 96;                     ///< side of the square pictures in pixels, 32 to 1024
+    uint64_t samples = UINT64_MAX;  ///< what size() says
+    int size = 96;                  ///< side of the square pictures in pixels, 32 to 1024
     SceneOptions scene = {};
     ClipOptions clip = {};
     double clip_share = 0.0;           ///< of the samples are clips

@@ -142,7 +142,8 @@ Image develop(Canvas& canvas, const Look& look, Random& random) {
     if (look.noise > 0) add_noise(canvas, look.noise, random);
     Image image = to_image(canvas);
     if (look.small_side > 0) {
-        image = resize_bicubic(resize_bicubic(image, look.small_side, look.small_side), image.width, image.height);
+        image = resize_bicubic(resize_bicubic(image, look.small_side, look.small_side), image.width,
+                               image.height);
     }
     if (look.jpeg_quality > 0) image = decode_image(encode_jpeg(image, look.jpeg_quality), {.name = "scene"});
     return image;

@@ -13,8 +13,8 @@ struct Look {
     float left = 0, top = 0, width = 1, height = 1;
     enum class Border { kNone, kFrame, kWindow } border = Border::kNone;  // what surrounds it
     Rgb border_colour{};
-    float max_angle = 0;      // things are turned by up to so many radians
-    bool mirror = false;      // things may be mirrored
+    float max_angle = 0;  // things are turned by up to so many radians
+    bool mirror = false;  // things may be mirrored
     float gain = 1, offset = 0, saturation = 1;
     Rgb balance = {1, 1, 1};  // factors of the channels
     int small_side = 0;       // scaled down to so many pixels and up again; 0: not

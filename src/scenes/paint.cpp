@@ -10,7 +10,8 @@ Rgb random_colour(Random& random) {
     // Half of them light and dull, as papers and walls are.
     if (random.chance(0.5)) {
         const float grey = random.between(170, 255);
-        return {grey + random.between(-25, 10), grey + random.between(-25, 10), grey + random.between(-25, 10)};
+        return {grey + random.between(-25, 10), grey + random.between(-25, 10),
+                grey + random.between(-25, 10)};
     }
     return {random.between(0, 255), random.between(0, 255), random.between(0, 255)};
 }
@@ -41,11 +42,14 @@ void paint_spots(Canvas& canvas, Random& random) {
         const Rgb colour = random_colour(random);
         const float cx = side * random.between(0, 1), cy = side * random.between(0, 1);
         const float radius = side * random.between(0.12, 0.5), strength = random.between(0.3, 0.9);
-        const int x0 = std::max(0, static_cast<int>(cx - radius)), x1 = std::min(canvas.width, static_cast<int>(cx + radius));
-        const int y0 = std::max(0, static_cast<int>(cy - radius)), y1 = std::min(canvas.height, static_cast<int>(cy + radius));
+        const int x0 = std::max(0, static_cast<int>(cx - radius)),
+                  x1 = std::min(canvas.width, static_cast<int>(cx + radius));
+        const int y0 = std::max(0, static_cast<int>(cy - radius)),
+                  y1 = std::min(canvas.height, static_cast<int>(cy + radius));
         for (int y = y0; y < y1; ++y) {
             for (int x = x0; x < x1; ++x) {
-                const float dx = (static_cast<float>(x) - cx) / radius, dy = (static_cast<float>(y) - cy) / radius;
+                const float dx = (static_cast<float>(x) - cx) / radius,
+                            dy = (static_cast<float>(y) - cy) / radius;
                 const float rest = 1 - dx * dx - dy * dy;
                 if (rest <= 0) continue;
                 const float alpha = strength * rest * rest;
@@ -67,7 +71,8 @@ void add_octave(std::vector<float>& values, int side, float cell, float amplitud
         const int iv = static_cast<int>(v);
         const float fv = v - static_cast<float>(iv);
         const float* upper = lattice.data() + iv * cells;
-        for (int i = 0; i < cells; ++i) row[static_cast<size_t>(i)] = upper[i] + (upper[cells + i] - upper[i]) * fv;
+        for (int i = 0; i < cells; ++i)
+            row[static_cast<size_t>(i)] = upper[i] + (upper[cells + i] - upper[i]) * fv;
         float* out = values.data() + y * side;
         const float step = 1 / cell;
         for (int x = 0; x < side; ++x) {
@@ -130,10 +135,10 @@ struct SignDesign {
     bool round;
 };
 constexpr SignDesign kDesigns[kSignDesigns] = {
-    {{255, 255, 255}, {20, 20, 20}, false}, {{255, 255, 255}, {200, 20, 30}, true},
-    {{25, 25, 30}, {255, 255, 255}, false}, {{200, 25, 30}, {255, 255, 255}, true},
-    {{20, 80, 170}, {255, 255, 255}, true}, {{10, 110, 60}, {255, 255, 255}, true},
-    {{250, 210, 40}, {20, 20, 20}, true},   {{235, 225, 200}, {60, 40, 20}, false},
+    {{255, 255, 255}, {20, 20, 20}, false},  {{255, 255, 255}, {200, 20, 30}, true},
+    {{25, 25, 30}, {255, 255, 255}, false},  {{200, 25, 30}, {255, 255, 255}, true},
+    {{20, 80, 170}, {255, 255, 255}, true},  {{10, 110, 60}, {255, 255, 255}, true},
+    {{250, 210, 40}, {20, 20, 20}, true},    {{235, 225, 200}, {60, 40, 20}, false},
     {{120, 80, 45}, {250, 240, 220}, false}, {{225, 225, 225}, {20, 40, 120}, false}};
 
 class Painter {
@@ -178,7 +183,9 @@ class Painter {
         Random random(thing.appearance);
         const bool shape = is_shape(thing.noun);
         const Sprite& sprite = shape ? assets_.shape(thing.noun - emoji_count()) : assets_.emoji(thing.noun);
-        Pose pose{.x = to_x(thing.x), .y = to_y(thing.y), .angle = random.between(-look_.max_angle, look_.max_angle)};
+        Pose pose{.x = to_x(thing.x),
+                  .y = to_y(thing.y),
+                  .angle = random.between(-look_.max_angle, look_.max_angle)};
         pose.mirrored = look_.mirror && random.chance(0.5) && random.chance(0.7);
         const float longer = thing.size * scale();
         pose.width = longer * std::min(1.0f, sprite.aspect());
@@ -187,7 +194,8 @@ class Painter {
             mark(Mark::Kind::kName, noun_word(thing.noun), sprite.draw(canvas_, pose));
             return;
         }
-        if (thing.noun == shape_noun(7)) pose.angle += static_cast<float>(thing.style) * std::numbers::pi_v<float> / 2;
+        if (thing.noun == shape_noun(7))
+            pose.angle += static_cast<float>(thing.style) * std::numbers::pi_v<float> / 2;
         Rgb colour;
         const ColourWord& word = kColours[static_cast<size_t>(thing.colour)];
         for (size_t c = 0; c < 3; ++c) {
@@ -211,7 +219,8 @@ class Painter {
         Random random(sign.appearance);
         const SignDesign& design = kDesigns[sign.style / assets_.fonts()];
         const int font = sign.style % assets_.fonts();
-        const float letters = sign.letters * scale(), angle = random.between(-look_.max_angle / 3, look_.max_angle / 3);
+        const float letters = sign.letters * scale(),
+                    angle = random.between(-look_.max_angle / 3, look_.max_angle / 3);
         const float cosine = std::cos(angle), sine = std::sin(angle);
         Pose plate{to_x(sign.x), to_y(sign.y), sign.size * scale(), letters * kSignHeight, angle, false};
         const float rim = std::max(1.5f, letters * 0.08f);
@@ -229,8 +238,12 @@ class Painter {
             const Glyph& glyph = assets_.glyph(font, c);
             const float dx = pen + (glyph.left + glyph.width / 2) * letters;
             const float dy = baseline - (glyph.top - glyph.height / 2) * letters;
-            const Pose pose{plate.x + cosine * dx - sine * dy, plate.y + sine * dx + cosine * dy,
-                            glyph.width * letters, glyph.height * letters, angle, false};
+            const Pose pose{plate.x + cosine * dx - sine * dy,
+                            plate.y + sine * dx + cosine * dy,
+                            glyph.width * letters,
+                            glyph.height * letters,
+                            angle,
+                            false};
             const char text[] = {c, '\0'};
             mark(Mark::Kind::kLetter, text, glyph.sprite.draw(canvas_, pose, design.letters));
             pen += glyph.advance * letters;
@@ -261,8 +274,8 @@ Canvas paint_background(int size, Random& random) {
     return canvas;
 }
 
-Canvas paint_things(const Assets& assets, const std::vector<Thing>& things, Canvas background, const Look& look,
-                    std::vector<Mark>& marks) {
+Canvas paint_things(const Assets& assets, const std::vector<Thing>& things, Canvas background,
+                    const Look& look, std::vector<Mark>& marks) {
     Painter painter(assets, background, look, marks);
     painter.mark_places();
     for (const Thing& thing : things) painter.paint(thing);

@@ -16,7 +16,7 @@ Canvas paint_background(int size, Random& random);
 
 /// Paints things over a background, in their order. Appends the marks: the nine places, then each thing's
 /// name and colour and a sign's letters. Returns the canvas with its border, not yet developed.
-Canvas paint_things(const Assets& assets, const std::vector<Thing>& things, Canvas background, const Look& look,
-                    std::vector<Mark>& marks);
+Canvas paint_things(const Assets& assets, const std::vector<Thing>& things, Canvas background,
+                    const Look& look, std::vector<Mark>& marks);
 
 }  // namespace llava_mini::scenes

@@ -19,9 +19,11 @@ std::string plain(std::string text) {
 
 // The first in the alphabet of equally common ones.
 const std::string& commonest(const Counts& counts) {
-    return std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) {
-               return a.second != b.second ? a.second < b.second : a.first > b.first;
-           })->first;
+    return std::max_element(counts.begin(), counts.end(),
+                            [](const auto& a, const auto& b) {
+                                return a.second != b.second ? a.second < b.second : a.first > b.first;
+                            })
+        ->first;
 }
 
 struct TypeCounts {
@@ -32,7 +34,8 @@ struct TypeCounts {
 
 }  // namespace
 
-std::vector<Prior> measure_priors(const SceneGenerator& generator, uint64_t samples, const Progress& progress) {
+std::vector<Prior> measure_priors(const SceneGenerator& generator, uint64_t samples,
+                                  const Progress& progress) {
     std::map<std::string, TypeCounts> types;
     for (const bool learn : {true, false}) {
         for (uint64_t i = learn ? 0 : samples / 2; i < (learn ? samples / 2 : samples); ++i) {
@@ -48,7 +51,8 @@ std::vector<Prior> measure_priors(const SceneGenerator& generator, uint64_t samp
                     continue;
                 }
                 const auto it = counts.by_question.find(plain(turn.question));
-                const std::string& guess = commonest(it == counts.by_question.end() ? counts.answers : it->second);
+                const std::string& guess =
+                    commonest(it == counts.by_question.end() ? counts.answers : it->second);
                 ++counts.scored;
                 counts.hits += guess == turn.answer ? 1 : 0;
             }
@@ -62,8 +66,9 @@ std::vector<Prior> measure_priors(const SceneGenerator& generator, uint64_t samp
     for (const auto& [type, counts] : types) {
         const std::string& answer = commonest(counts.answers);
         const auto right = static_cast<double>(counts.answers.at(answer));
-        priors.push_back({type, counts.questions, answer, right / static_cast<double>(counts.questions),
-                          counts.scored == 0 ? 0 : static_cast<double>(counts.hits) / static_cast<double>(counts.scored)});
+        priors.push_back(
+            {type, counts.questions, answer, right / static_cast<double>(counts.questions),
+             counts.scored == 0 ? 0 : static_cast<double>(counts.hits) / static_cast<double>(counts.scored)});
         all.questions += counts.questions;
         constant_hits += right;
         hits += static_cast<double>(counts.hits);

@@ -10,9 +10,14 @@ namespace {
 
 using Phrasings = std::span<const char* const>;
 
-constexpr const char* kWhat[] = {"what is this?",          "what is in the picture?", "what do you see?",
-                                 "what can you see here?", "what is shown here?",     "which thing is this?",
-                                 "name the thing in the picture.", "what does the picture show?"};
+constexpr const char* kWhat[] = {"what is this?",
+                                 "what is in the picture?",
+                                 "what do you see?",
+                                 "what can you see here?",
+                                 "what is shown here?",
+                                 "which thing is this?",
+                                 "name the thing in the picture.",
+                                 "what does the picture show?"};
 constexpr const char* kAt[] = {"what is in the {}?",
                                "what is at the {}?",
                                "what do you see in the {}?",
@@ -27,19 +32,17 @@ constexpr const char* kWhere[] = {"where is the {}?",
                                   "in which place is the {}?",
                                   "what is the position of the {}?",
                                   "in which part of the picture is the {}?"};
-constexpr const char* kColour[] = {"what colour is the {}?",      "what color is the {}?",
-                                   "which colour is the {}?",     "which color does the {} have?",
+constexpr const char* kColour[] = {"what colour is the {}?",        "what color is the {}?",
+                                   "which colour is the {}?",       "which color does the {} have?",
                                    "what is the colour of the {}?", "what is the color of the {}?",
                                    "the {} has which colour?"};
-constexpr const char* kColourAt[] = {"what colour is the thing in the {}?", "what color is the thing in the {}?",
+constexpr const char* kColourAt[] = {"what colour is the thing in the {}?",
+                                     "what color is the thing in the {}?",
                                      "which colour has the thing in the {}?"};
-constexpr const char* kExist[] = {"is there {}?",
-                                  "is there {} in the picture?",
-                                  "do you see {}?",
-                                  "can you see {}?",
-                                  "does the picture show {}?",
-                                  "is {} in the picture?",
-                                  "can {} be seen here?"};
+constexpr const char* kExist[] = {
+    "is there {}?",        "is there {} in the picture?", "do you see {}?",
+    "can you see {}?",     "does the picture show {}?",   "is {} in the picture?",
+    "can {} be seen here?"};
 constexpr const char* kCount[] = {"how many {} are there?",
                                   "how many {} do you see?",
                                   "how many {} are in the picture?",
@@ -47,40 +50,41 @@ constexpr const char* kCount[] = {"how many {} are there?",
                                   "count the {}.",
                                   "what is the number of {}?",
                                   "how many {} does the picture show?"};
-constexpr const char* kTotal[] = {"how many things are there?",
-                                  "how many things do you see?",
-                                  "how many things are in the picture?",
-                                  "how many objects are there?",
-                                  "count the things.",
-                                  "how many objects do you see in all?",
-                                  "what is the number of things?"};
-constexpr const char* kRelation[] = {"what is {} the []?",
-                                     "which thing is {} the []?",
-                                     "what do you see {} the []?",
-                                     "what is placed {} the []?",
-                                     "name the thing {} the [].",
-                                     "what can be seen {} the []?"};
+constexpr const char* kTotal[] = {
+    "how many things are there?",   "how many things do you see?", "how many things are in the picture?",
+    "how many objects are there?",  "count the things.",           "how many objects do you see in all?",
+    "what is the number of things?"};
+constexpr const char* kRelation[] = {"what is {} the []?",         "which thing is {} the []?",
+                                     "what do you see {} the []?", "what is placed {} the []?",
+                                     "name the thing {} the [].",  "what can be seen {} the []?"};
 // {} is "cat left of the dog".
-constexpr const char* kCompare[] = {"is the {} []?",           "is the {} placed []?",
-                                    "do you see the {} []?",   "can you see the {} []?",
-                                    "does the picture show the {} []?", "the {} is [], yes or no?"};
-constexpr const char* kSign[] = {"what does the sign say?",      "what is written on the sign?",
-                                 "read the sign.",               "what is on the sign?",
-                                 "which word or number is on the sign?", "what text does the sign show?",
-                                 "what can be read on the sign?"};
-constexpr const char* kCaption[] = {"describe the picture.",          "describe this picture.",
-                                    "describe what you see.",         "what are all the things and where are they?",
-                                    "tell me what is in the picture.", "give a caption for the picture.",
+constexpr const char* kCompare[] = {"is the {} []?",
+                                    "is the {} placed []?",
+                                    "do you see the {} []?",
+                                    "can you see the {} []?",
+                                    "does the picture show the {} []?",
+                                    "the {} is [], yes or no?"};
+constexpr const char* kSign[] = {
+    "what does the sign say?",      "what is written on the sign?",         "read the sign.",
+    "what is on the sign?",         "which word or number is on the sign?", "what text does the sign show?",
+    "what can be read on the sign?"};
+constexpr const char* kCaption[] = {"describe the picture.",
+                                    "describe this picture.",
+                                    "describe what you see.",
+                                    "what are all the things and where are they?",
+                                    "tell me what is in the picture.",
+                                    "give a caption for the picture.",
                                     "write a description of the picture."};
 
-constexpr const char* kNumbers[] = {"zero", "one", "two", "three", "four", "five",
-                                    "six",  "seven", "eight", "nine", "ten"};
+constexpr const char* kNumbers[] = {"zero", "one",   "two",   "three", "four", "five",
+                                    "six",  "seven", "eight", "nine",  "ten"};
 constexpr const char* kSides[] = {"left of", "right of", "above", "below"};
 constexpr float kWideSign = 0.36f;  // spans more than a column
 
 std::string description(const Thing& thing) {
     const std::string noun = noun_word(thing.noun);
-    return thing.colour < 0 ? noun : std::string(kColours[static_cast<size_t>(thing.colour)].word) + " " + noun;
+    return thing.colour < 0 ? noun
+                            : std::string(kColours[static_cast<size_t>(thing.colour)].word) + " " + noun;
 }
 
 // Puts questions about one scene.
@@ -92,7 +96,8 @@ class Asker {
         switch (type) {
             case PictureType::kWhat:
                 // Rarely about a sign: there are more signs alone than of any other thing.
-                if (things_.size() != 1 || (is_sign(things_[0].noun) && !random_.chance(0.03))) return std::nullopt;
+                if (things_.size() != 1 || (is_sign(things_[0].noun) && !random_.chance(0.03)))
+                    return std::nullopt;
                 return turn(type, phrase(kWhat, random_), noun_word(things_[0].noun));
             case PictureType::kAt:
                 return ask_at();
@@ -161,8 +166,8 @@ class Asker {
         if (empty) {
             const std::vector<int> free = free_places(things_);
             if (free.empty() || (things_.size() == 1 && things_[0].place < 0)) return std::nullopt;
-            return turn(PictureType::kAt, phrase(kAt, random_, kPlaces[static_cast<size_t>(random_.pick(free))]),
-                        "nothing");
+            return turn(PictureType::kAt,
+                        phrase(kAt, random_, kPlaces[static_cast<size_t>(random_.pick(free))]), "nothing");
         }
         const Thing* thing = choose([](const Thing& t) { return t.place >= 0; });
         if (thing == nullptr || (is_sign(thing->noun) && random_.chance(0.7))) return std::nullopt;
@@ -178,7 +183,8 @@ class Asker {
         if (thing == nullptr) return std::nullopt;
         std::string name;
         while (name.empty()) name = name_of(*thing);
-        return turn(PictureType::kWhere, phrase(kWhere, random_, name), kPlaces[static_cast<size_t>(thing->place)]);
+        return turn(PictureType::kWhere, phrase(kWhere, random_, name),
+                    kPlaces[static_cast<size_t>(thing->place)]);
     }
 
     std::optional<QaTurn> ask_colour() {
@@ -230,7 +236,8 @@ class Asker {
 
     // Column (sides 0, 1) or row (2, 3); wide signs have no column.
     static std::optional<int> coordinate(const Thing& thing, int side) {
-        if (thing.place < 0 || (side < 2 && is_sign(thing.noun) && thing.size > kWideSign)) return std::nullopt;
+        if (thing.place < 0 || (side < 2 && is_sign(thing.noun) && thing.size > kWideSign))
+            return std::nullopt;
         return side < 2 ? thing.place % 3 : thing.place / 3;
     }
 
@@ -241,7 +248,8 @@ class Asker {
     }
 
     bool all_have_coordinate(int side) const {
-        return std::all_of(things_.begin(), things_.end(), [&](const Thing& t) { return coordinate(t, side); });
+        return std::all_of(things_.begin(), things_.end(),
+                           [&](const Thing& t) { return coordinate(t, side); });
     }
 
     // Asked only if exactly one thing lies on that side.
@@ -282,7 +290,8 @@ class Asker {
         for (int side = 0; side < 4; ++side) {
             for (const Thing& first : things_) {
                 for (const Thing& second : things_) {
-                    if (&first == &second || count_of(first.noun) != 1 || count_of(second.noun) != 1) continue;
+                    if (&first == &second || count_of(first.noun) != 1 || count_of(second.noun) != 1)
+                        continue;
                     if (!coordinate(first, side) || !coordinate(second, side)) continue;
                     if (lies(first, side, second)) {
                         right.push_back({&first, &second, side});
@@ -348,7 +357,8 @@ std::string phrase(Phrasings phrasings, Random& random, const std::string& x, co
 int similar_noun(int noun, std::span<const int> present, Random& random) {
     const bool same_group = random.chance(0.7) || is_shape(noun);
     while (true) {
-        const int other = is_shape(noun) ? shape_noun(random.below(kShapeCount)) : random.below(emoji_count());
+        const int other =
+            is_shape(noun) ? shape_noun(random.below(kShapeCount)) : random.below(emoji_count());
         if (same_group && noun_group(other) != noun_group(noun)) continue;
         if (std::find(present.begin(), present.end(), other) == present.end()) return other;
     }
@@ -356,9 +366,10 @@ int similar_noun(int noun, std::span<const int> present, Random& random) {
 
 std::vector<std::string> all_phrasings() {
     std::vector<std::string> all;
-    for (const Phrasings list : {Phrasings(kWhat), Phrasings(kAt), Phrasings(kWhere), Phrasings(kColour),
-                                 Phrasings(kColourAt), Phrasings(kExist), Phrasings(kCount), Phrasings(kTotal),
-                                 Phrasings(kRelation), Phrasings(kCompare), Phrasings(kSign), Phrasings(kCaption)}) {
+    for (const Phrasings list :
+         {Phrasings(kWhat), Phrasings(kAt), Phrasings(kWhere), Phrasings(kColour), Phrasings(kColourAt),
+          Phrasings(kExist), Phrasings(kCount), Phrasings(kTotal), Phrasings(kRelation), Phrasings(kCompare),
+          Phrasings(kSign), Phrasings(kCaption)}) {
         all.insert(all.end(), list.begin(), list.end());
     }
     return all;

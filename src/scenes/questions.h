@@ -44,8 +44,8 @@ const char* number_word(int number);
 std::string phrase(std::span<const char* const> phrasings, Random& random, const std::string& x = {},
                    const std::string& y = {});
 
-/// A noun that is not in the scene and easily confused with `noun`: mostly one of its group. `present` are the
-/// nouns that must not come out.
+/// A noun that is not in the scene and easily confused with `noun`: mostly one of its group. `present` are
+/// the nouns that must not come out.
 int similar_noun(int noun, std::span<const int> present, Random& random);
 
 /// All phrasings, for the vocabulary.

@@ -142,7 +142,8 @@ void put_at(Thing& thing, int place, Random& random) {
     thing.y = coordinate(place / 3);
 }
 
-Scene draw_scene(const Assets& assets, const SceneOptions& options, const SceneWishes& wishes, Random& random) {
+Scene draw_scene(const Assets& assets, const SceneOptions& options, const SceneWishes& wishes,
+                 Random& random) {
     Scene scene;
     std::vector<Thing>& things = scene.things;
     const bool with_sign = wishes.sign || (!wishes.one && random.chance(options.sign_share));
@@ -156,7 +157,8 @@ Scene draw_scene(const Assets& assets, const SceneOptions& options, const SceneW
         Thing thing = make_thing(
             wishes.shape ? shape_noun(random.below(kShapeCount)) : draw_noun(options, random), random);
         int place = held_out_place(thing.noun);
-        if (is_shape(thing.noun) && (wishes.shape || random.chance(0.7))) {  // the colour rather than the place
+        if (is_shape(thing.noun) &&
+            (wishes.shape || random.chance(0.7))) {  // the colour rather than the place
             thing.colour = held_out_colour(thing.noun - emoji_count());
             place = draw_place(thing.noun, things, random);
         }

@@ -13,13 +13,13 @@ namespace llava_mini::scenes {
 /// Lengths are fractions of the picture's side, the origin is its upper left corner.
 struct Thing {
     int noun = 0;
-    int colour = -1;     // of shapes, index into kColours
-    std::string text;    // of signs
-    int place = -1;      // index into kPlaces; -1: large, in no place of its own
-    float x = 0, y = 0;  // centre
-    float size = 0;      // longer side (of a sign: width of its plate)
-    float letters = 0;   // of signs: the font's size
-    int style = 0;       // of signs: font and colours; of arrows: quarter turns
+    int colour = -1;          // of shapes, index into kColours
+    std::string text;         // of signs
+    int place = -1;           // index into kPlaces; -1: large, in no place of its own
+    float x = 0, y = 0;       // centre
+    float size = 0;           // longer side (of a sign: width of its plate)
+    float letters = 0;        // of signs: the font's size
+    int style = 0;            // of signs: font and colours; of arrows: quarter turns
     uint64_t appearance = 0;  // key of what is left to chance: angle, shade
 };
 
@@ -33,24 +33,25 @@ struct SceneOptions {
 
 /// What the questions that will be asked want of the scene.
 struct SceneWishes {
-    bool sign = false;          ///< there must be one
-    bool shape = false;         ///< there must be a shape
-    bool several = false;       ///< two things at least (if max_things allows it)
-    bool one = false;           ///< exactly one thing
-    int copies = -1;            ///< so many things of one noun (0: none of it); -1: all nouns differ
-    bool held_out = false;      ///< the first thing is a combination that other splits do not have
+    bool sign = false;      ///< there must be one
+    bool shape = false;     ///< there must be a shape
+    bool several = false;   ///< two things at least (if max_things allows it)
+    bool one = false;       ///< exactly one thing
+    int copies = -1;        ///< so many things of one noun (0: none of it); -1: all nouns differ
+    bool held_out = false;  ///< the first thing is a combination that other splits do not have
 };
 
 struct Scene {
     std::vector<Thing> things;
-    int counted_noun = -1;  // the one with `copies`; -1 if none was wished
-    bool held_out = false;    // things[0] is a held-out combination
+    int counted_noun = -1;     // the one with `copies`; -1 if none was wished
+    bool held_out = false;     // things[0] is a held-out combination
     bool free_number = false;  // the number of things was drawn evenly, no wish had a say in it
 };
 
 /// Draws a scene. Combinations of noun and place and of shape and colour that are held out occur only as the
 /// first thing, and only if that is wished.
-Scene draw_scene(const Assets& assets, const SceneOptions& options, const SceneWishes& wishes, Random& random);
+Scene draw_scene(const Assets& assets, const SceneOptions& options, const SceneWishes& wishes,
+                 Random& random);
 
 /// A thing drawn like those of scenes, without a place: an emoji or a shape with a colour.
 Thing draw_thing(const SceneOptions& options, Random& random);

@@ -14,7 +14,8 @@ constexpr int kTextSize = 13, kLine = 17, kGap = 8, kMaxFrames = 8, kTextWidth =
 class Sheet {
   public:
     Sheet(int width, int height, const std::filesystem::path& fonts)
-        : image_{width, height, std::vector<uint8_t>(static_cast<size_t>(3 * width) * static_cast<size_t>(height), 255)},
+        : image_{width, height,
+                 std::vector<uint8_t>(static_cast<size_t>(3 * width) * static_cast<size_t>(height), 255)},
           face_(library_, fonts / "dejavu/DejaVuSans.ttf", "fonts-dejavu-core") {
         face_.set_size(kTextSize);
     }
@@ -121,7 +122,9 @@ Image draw_sheet(const std::vector<Sample>& samples, const SheetOptions& options
             if (options.marks && f < sample.marks.size()) {
                 for (const Mark& mark : sample.marks[f]) {
                     if (mark.kind != Mark::Kind::kName && mark.kind != Mark::Kind::kLetter) continue;
-                    const auto at = [&](float v) { return static_cast<int>(v * static_cast<float>(options.zoom)); };
+                    const auto at = [&](float v) {
+                        return static_cast<int>(v * static_cast<float>(options.zoom));
+                    };
                     sheet.outline(x + at(mark.x0), top + at(mark.y0), x + at(mark.x1), top + at(mark.y1));
                 }
             }

@@ -10,8 +10,8 @@ namespace llava_mini::scenes {
 
 struct SheetOptions {
     int columns = 4;
-    int zoom = 2;         ///< pixels a pixel of the samples
-    bool marks = false;   ///< draw the boxes of names and letters
+    int zoom = 2;        ///< pixels a pixel of the samples
+    bool marks = false;  ///< draw the boxes of names and letters
     std::filesystem::path fonts = "/usr/share/fonts/truetype";
 };
 

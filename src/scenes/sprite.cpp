@@ -7,8 +7,8 @@
 namespace llava_mini::scenes {
 namespace {
 
-constexpr int kSmallest = 6;      // pixels of the longer side of the last level
-constexpr double kShrink = 0.76;  // from level to level
+constexpr int kSmallest = 6;       // pixels of the longer side of the last level
+constexpr double kShrink = 0.76;   // from level to level
 constexpr float kVisible = 0.35f;  // alpha from which a pixel counts for the box
 
 // Colours and alpha apart, as pictures that the resize takes; alpha is repeated.
@@ -55,8 +55,7 @@ Sprite::Sprite(int width, int height, const std::vector<uint8_t>& rgba) {
 
 const Sprite::Level& Sprite::level_for(const Pose& pose) const {
     size_t chosen = 0;
-    while (chosen + 1 < levels_.size() &&
-           static_cast<float>(levels_[chosen + 1].width) >= pose.width &&
+    while (chosen + 1 < levels_.size() && static_cast<float>(levels_[chosen + 1].width) >= pose.width &&
            static_cast<float>(levels_[chosen + 1].height) >= pose.height) {
         ++chosen;
     }
@@ -72,8 +71,7 @@ Box Sprite::draw(Canvas& canvas, const Pose& pose, const Rgb& tint) const {
     const int x_end = std::min(canvas.width, static_cast<int>(std::ceil(pose.x + half_x)));
     const int y_begin = std::max(0, static_cast<int>(std::floor(pose.y - half_y)));
     const int y_end = std::min(canvas.height, static_cast<int>(std::ceil(pose.y + half_y)));
-    const float scale_x =
-        (pose.mirrored ? -1.0f : 1.0f) * static_cast<float>(level.width) / pose.width;
+    const float scale_x = (pose.mirrored ? -1.0f : 1.0f) * static_cast<float>(level.width) / pose.width;
     const float scale_y = static_cast<float>(level.height) / pose.height;
     // From the middle of the sprite to the lattice of pixel centres, behind the border of one pixel.
     const float middle_u = static_cast<float>(level.width) / 2 + 0.5f;

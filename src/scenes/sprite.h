@@ -31,7 +31,7 @@ class Sprite {
 
   private:
     struct Level {
-        int width = 0, height = 0;   // without the transparent border of one pixel around it
+        int width = 0, height = 0;  // without the transparent border of one pixel around it
         std::vector<uint8_t> rgba;  // [height + 2, width + 2, 4]
     };
     const Level& level_for(const Pose& pose) const;

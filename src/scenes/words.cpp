@@ -113,14 +113,15 @@ constexpr EmojiWord kEmoji[] = {
 };
 
 constexpr const char* kSignWords[] = {
-    "STOP", "OPEN", "EXIT", "CAFE", "SALE", "TAXI", "BANK", "FIRE", "HELP", "SLOW", "BUS",  "ZOO",  "GO",   "NO",
-    "YES",  "IN",   "OUT",  "UP",   "DOWN", "LEFT", "PARK", "SHOP", "FOOD", "MILK", "TEA",  "BAR",  "PUB",  "SPA",
-    "GYM",  "ICE",  "HOT",  "COLD", "FREE", "NEW",  "OLD",  "BIG",  "WET",  "DRY",  "PUSH", "PULL", "WAIT", "WALK",
-    "ROAD", "EAST", "WEST", "DOG",  "CAT",  "FISH", "BOOK", "GAME", "MAP",  "MEN",  "LIFT", "TOLL", "NEXT",
-    "HOME", "TOWN", "CITY", "FARM", "LAKE", "SEA",  "BEAR", "BIKE", "BOAT", "CAR",  "KEEP", "OFF",  "ON",   "OK",
-    "WIFI", "TREE", "STAR", "MOON", "SUN",  "RAIN", "SNOW", "WIND", "BLUE", "RED",  "PINK", "GOLD", "ONE",  "TWO",
-    "SIX",  "TEN",  "FOUR", "FIVE", "NINE", "ZERO", "MAIN", "HIGH", "LOW",  "FAST", "SAFE", "RISK", "QUIZ", "JAZZ",
-    "ROCK", "LOVE", "HOPE", "LUCK", "PLAY", "READ", "SING", "CAKE", "BEER", "WINE", "SOUP", "RICE", "EGGS", "FIG"};
+    "STOP", "OPEN", "EXIT", "CAFE", "SALE", "TAXI", "BANK", "FIRE", "HELP", "SLOW", "BUS",  "ZOO",  "GO",
+    "NO",   "YES",  "IN",   "OUT",  "UP",   "DOWN", "LEFT", "PARK", "SHOP", "FOOD", "MILK", "TEA",  "BAR",
+    "PUB",  "SPA",  "GYM",  "ICE",  "HOT",  "COLD", "FREE", "NEW",  "OLD",  "BIG",  "WET",  "DRY",  "PUSH",
+    "PULL", "WAIT", "WALK", "ROAD", "EAST", "WEST", "DOG",  "CAT",  "FISH", "BOOK", "GAME", "MAP",  "MEN",
+    "LIFT", "TOLL", "NEXT", "HOME", "TOWN", "CITY", "FARM", "LAKE", "SEA",  "BEAR", "BIKE", "BOAT", "CAR",
+    "KEEP", "OFF",  "ON",   "OK",   "WIFI", "TREE", "STAR", "MOON", "SUN",  "RAIN", "SNOW", "WIND", "BLUE",
+    "RED",  "PINK", "GOLD", "ONE",  "TWO",  "SIX",  "TEN",  "FOUR", "FIVE", "NINE", "ZERO", "MAIN", "HIGH",
+    "LOW",  "FAST", "SAFE", "RISK", "QUIZ", "JAZZ", "ROCK", "LOVE", "HOPE", "LUCK", "PLAY", "READ", "SING",
+    "CAKE", "BEER", "WINE", "SOUP", "RICE", "EGGS", "FIG"};
 
 }  // namespace
 

@@ -1,7 +1,7 @@
 // The things a scene can show, and their names.
 //
-// A noun is a number: first the emoji, then the shapes, then the sign. Names are single common words out of the
-// emoji's English name or keywords in Unicode's CLDR (a test compares them with the data if they are
+// A noun is a number: first the emoji, then the shapes, then the sign. Names are single common words out of
+// the emoji's English name or keywords in Unicode's CLDR (a test compares them with the data if they are
 // installed).
 #pragma once
 
@@ -40,16 +40,24 @@ inline constexpr std::array<ColourWord, 8> kColours = {{{"red", {220, 30, 30}},
                                                         {"white", {250, 250, 250}}}};
 inline constexpr int kShapeCount = 8, kColourCount = 8, kPlaceCount = 9;
 /// The cells of a 3 x 3 grid, row by row.
-inline constexpr std::array<const char*, 9> kPlaces = {"top left", "top",         "top right", "left",        "center",
-                                                       "right",    "bottom left", "bottom",    "bottom right"};
+inline constexpr std::array<const char*, 9> kPlaces = {
+    "top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right"};
 
 int emoji_count();
 /// Emoji, shapes and the sign.
 int noun_count();
-inline int shape_noun(int shape) { return emoji_count() + shape; }
-inline int sign_noun() { return emoji_count() + kShapeCount; }
-inline bool is_shape(int noun) { return noun >= emoji_count() && noun < sign_noun(); }
-inline bool is_sign(int noun) { return noun == sign_noun(); }
+inline int shape_noun(int shape) {
+    return emoji_count() + shape;
+}
+inline int sign_noun() {
+    return emoji_count() + kShapeCount;
+}
+inline bool is_shape(int noun) {
+    return noun >= emoji_count() && noun < sign_noun();
+}
+inline bool is_sign(int noun) {
+    return noun == sign_noun();
+}
 
 const char* noun_word(int noun);
 std::string noun_plural(int noun);
@@ -59,7 +67,8 @@ std::string with_article(const std::string& phrase);
 
 /// The one place where a noun never stands outside of the split "heldout"; signs have none (-1).
 int held_out_place(int noun);
-/// The one colour that a shape never has outside of the split "heldout"; each colour is held out of one shape.
+/// The one colour that a shape never has outside of the split "heldout"; each colour is held out of one
+/// shape.
 int held_out_colour(int shape);
 
 /// Words of up to four letters, in capitals, that signs show besides numbers and random letters.
