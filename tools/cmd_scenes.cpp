@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/stopwatch.h"
+#include "data/dataset_writer.h"
 #include "media/picture_writer.h"
 #include "progress_bar.h"
 #include "scenes/generator.h"
@@ -81,10 +82,14 @@ void print_stats(const scenes::SceneGenerator& generator, const ScenesFlags& fla
 }
 
 void run(const ScenesFlags& flags) {
-    if (flags.sheet.empty() && !flags.stats) {
-        throw_usage("nothing to do: give --sheet or --stats");
+    if (flags.out.empty() && flags.sheet.empty() && !flags.stats) {
+        throw_usage("nothing to do: give --out, --sheet or --stats");
     }
     const scenes::SceneGenerator generator(flags.generator.options());
+    if (!flags.out.empty()) {
+        ProgressBar bar;
+        write_dataset(generator, flags.first, flags.samples, flags.out, bar.callback());
+    }
     if (!flags.sheet.empty()) write_sheet(generator, flags);
     if (flags.stats) print_stats(generator, flags);
 }
@@ -105,6 +110,10 @@ void add_scenes(CLI::App& app) {
     command->add_option("--first", flags->first, "Number of the first one")
         ->type_name("N")
         ->capture_default_str();
+    command
+        ->add_option("-o,--out", flags->out,
+                     "Write the samples in the official format: samples.json, images, frames")
+        ->type_name("DIR");
     command->add_option("--sheet", flags->sheet, "Draw a contact sheet (PNG) of the samples")
         ->type_name("FILE");
     command->add_flag("--marks", flags->marks, "Draw the boxes of things and letters on the sheet");

@@ -1,0 +1,134 @@
+// llava-mini eval: how often a model is right.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+
+#include "commands.h"
+#include "core/error.h"
+#include "data/conversation_dataset.h"
+#include "eval/runner.h"
+#include "eval/scorer.h"
+#include "model_flags.h"
+#include "progress_bar.h"
+#include "scenes/generator.h"
+#include "scenes_flags.h"
+
+namespace llava_mini::tools {
+namespace {
+
+constexpr int kListed = 5;  // bad samples named in the report
+constexpr int kContext = 1024;
+
+struct EvalFlags {
+    ModelFlags model;
+    ImageFlags image;
+    ScenesOptionsFlags scenes;
+    eval::RunOptions run;
+    std::filesystem::path data, root;
+    std::optional<uint64_t> samples;
+    std::string model_id;
+    bool json = false;
+};
+
+std::unique_ptr<SampleSource> open_dataset(const EvalFlags& flags) {
+    std::unique_ptr<ConversationDataset> data;
+    {
+        ProgressBar bar;
+        data = std::make_unique<ConversationDataset>(
+            flags.data, flags.root.empty() ? flags.data.parent_path() : flags.root,
+            ConversationDatasetOptions{.max_pixels = flags.image.image.max_pixels,
+                                       .progress = bar.callback()});
+    }
+    const auto& skipped = data->skipped();
+    if (!skipped.empty()) fmt::print(stderr, "{} samples are bad and left out:\n", skipped.size());
+    for (size_t i = 0; i < skipped.size(); ++i) {
+        if (i == kListed) {
+            fmt::print(stderr, "  and {} more\n", skipped.size() - i);
+            break;
+        }
+        fmt::print(stderr, "  number {} ({}): {}\n", skipped[i].index, skipped[i].id, skipped[i].reason);
+    }
+    return data;
+}
+
+void evaluate(EvalFlags& flags) {
+    std::unique_ptr<SampleSource> source;
+    if (flags.data.empty()) {
+        source = std::make_unique<scenes::SceneGenerator>(flags.scenes.options());
+    } else {
+        source = open_dataset(flags);
+    }
+    eval::RunOptions& run = flags.run;
+    if (run.first >= source->size())
+        throw_usage("--first {}: there are {} samples", run.first, source->size());
+    const uint64_t there = source->size() - run.first;
+    run.samples = std::min(flags.samples.value_or(flags.data.empty() ? 500 : there), there);
+    const auto model = flags.model.load();
+    run.model_id = flags.model_id.empty() ? model->info().name : flags.model_id;
+    run.session = flags.model.session_options();
+    if (run.session.context == 0) run.session.context = std::min(kContext, model->info().context_trained);
+    run.image = flags.image.image;
+    std::vector<eval::Prediction> predictions;
+    {
+        ProgressBar bar;
+        run.progress = bar.callback();
+        predictions = eval::run(model, *source, run);
+    }
+    const eval::Scores scores = eval::score(predictions);
+    fmt::print("{}", flags.json ? eval::to_json(scores) : eval::to_table(scores));
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+    auto flags = std::make_shared<EvalFlags>();
+    CLI::App* command = app.add_subcommand("eval",
+                                           "Measure how often a model is right\n"
+                                           "Questions come from synthetic scenes, made on the fly, or from a "
+                                           "file in the official format. The table gives, "
+                                           "by type of question, the share of right answers with its "
+                                           "interval of 95 % confidence, and what the commonest "
+                                           "answer alone would get.");
+    CLI::Option* data = command
+                            ->add_option("--data", flags->data,
+                                         "Samples in the official format (JSON or JSONL), instead of scenes")
+                            ->type_name("FILE");
+    command->add_option("--root", flags->root, "Folder of its pictures (default: where the file is)")
+        ->type_name("DIR")
+        ->needs(data);
+    command
+        ->add_option("-N,--samples", flags->samples,
+                     "How many samples (default: 500 scenes, or all of --data)")
+        ->type_name("N")
+        ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 40));
+    command->add_option("--first", flags->run.first, "Number of the first one")
+        ->type_name("N")
+        ->capture_default_str();
+    command->add_option("-j,--jobs", flags->run.jobs, "Conversations side by side")
+        ->type_name("N")
+        ->check(CLI::Range(1, 1024))
+        ->capture_default_str();
+    command
+        ->add_option("-o,--out", flags->run.out,
+                     "Write the answers in the official format, one JSON object a line; an interrupted run "
+                     "goes on from "
+                     "FILE.partial")
+        ->type_name("FILE");
+    command->add_option("--model-id", flags->model_id, "What the answers call the model (default: its name)")
+        ->type_name("NAME");
+    command->add_option("-n,--predict", flags->run.sampling.max_tokens, "Most tokens of an answer")
+        ->type_name("N")
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
+    command->add_flag("--json", flags->json, "Print JSON instead of a table");
+    flags->scenes.split = "test";
+    flags->model.add_model_to(*command);
+    flags->model.add_session_to(*command);
+    flags->image.add_to(*command);
+    flags->scenes.add_to(*command);
+    command->callback([flags] { evaluate(*flags); });
+}
+
+}  // namespace llava_mini::tools
