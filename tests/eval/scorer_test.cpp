@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace llava_mini::eval {
@@ -11,13 +12,23 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// Values of statsmodels.stats.proportion.proportion_confint(k, n, method="wilson").
+// By its definition: the ends are the shares p that lie z standard errors, those of p, away from what was
+// found.
 TEST(Scorer, WilsonInterval) {
-    EXPECT_NEAR(wilson(8, 10).low, 0.49016247153664174, 1e-9);
-    EXPECT_NEAR(wilson(8, 10).high, 0.9433178014771106, 1e-9);
-    EXPECT_NEAR(wilson(0, 20).high, 0.16112515999567158, 1e-9);
+    const double z = 1.959963984540054;
+    for (const auto& [hits, total] : {std::pair{8u, 10u}, {1u, 3u}, {250u, 1000u}, {999u, 1000u}}) {
+        const Estimate estimate = wilson(hits, total);
+        const double found = static_cast<double>(hits) / total;
+        EXPECT_DOUBLE_EQ(estimate.value, found);
+        EXPECT_LT(estimate.low, found);
+        EXPECT_GT(estimate.high, found);
+        for (const double p : {estimate.low, estimate.high}) {
+            EXPECT_NEAR(std::fabs(found - p), z * std::sqrt(p * (1 - p) / total), 1e-12);
+        }
+    }
     EXPECT_EQ(wilson(0, 20).low, 0.0);
-    EXPECT_NEAR(wilson(20, 20).low, 0.8388748400043284, 1e-9);
+    EXPECT_NEAR(wilson(0, 20).high, z * z / (20 + z * z), 1e-12);
+    EXPECT_NEAR(wilson(20, 20).low, 20 / (20 + z * z), 1e-12);
     EXPECT_NEAR(wilson(20, 20).high, 1.0, 1e-12);
     EXPECT_EQ(wilson(0, 0).high, 0.0);
 }
