@@ -42,7 +42,7 @@ std::unique_ptr<SampleSource> open_dataset(const EvalFlags& flags) {
                                        .progress = bar.callback()});
     }
     const auto& skipped = data->skipped();
-    if (!skipped.empty()) fmt::print(stderr, "{} samples are bad and left out:\n", skipped.size());
+    if (!skipped.empty()) fmt::print(stderr, "left out as bad: {}\n", skipped.size());
     for (size_t i = 0; i < skipped.size(); ++i) {
         if (i == kListed) {
             fmt::print(stderr, "  and {} more\n", skipped.size() - i);

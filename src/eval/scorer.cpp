@@ -7,6 +7,7 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 namespace llava_mini::eval {
 namespace {
@@ -25,14 +26,7 @@ std::string normal_form(std::string_view text) {
 }
 
 Estimate mean_of(const std::vector<double>& values) {
-    const auto n = static_cast<double>(values.size());
-    if (values.empty()) return {};
-    double sum = 0, squares = 0;
-    for (const double v : values) sum += v;
-    const double mean = sum / n;
-    for (const double v : values) squares += (v - mean) * (v - mean);
-    const double half = values.size() < 2 ? 1.0 : kZ * std::sqrt(squares / (n - 1) / n);
-    return {mean, std::max(0.0, mean - half), std::min(1.0, mean + half)};
+    return wilson(std::accumulate(values.begin(), values.end(), 0.0), values.size());
 }
 
 struct Counts {
@@ -41,8 +35,9 @@ struct Counts {
 };
 
 TypeScore type_score(const std::string& type, const Counts& counts) {
-    TypeScore score{
-        .type = type, .questions = counts.questions, .exact = wilson(counts.hits, counts.questions)};
+    TypeScore score{.type = type,
+                    .questions = counts.questions,
+                    .exact = wilson(static_cast<double>(counts.hits), counts.questions)};
     uint64_t most = 0;
     for (const auto& [answer, number] : counts.answers) {
         if (number <= most) continue;
@@ -53,16 +48,21 @@ TypeScore type_score(const std::string& type, const Counts& counts) {
     return score;
 }
 
+std::string shortened(const std::string& text) {
+    constexpr size_t kMost = 24;
+    return text.size() <= kMost ? text : text.substr(0, kMost) + "...";
+}
+
 nlohmann::ordered_json json_of(const Estimate& estimate) {
     return {{"value", estimate.value}, {"low", estimate.low}, {"high", estimate.high}};
 }
 
 }  // namespace
 
-Estimate wilson(uint64_t hits, uint64_t total) {
+Estimate wilson(double hits, uint64_t total) {
     if (total == 0) return {};
     const auto n = static_cast<double>(total);
-    const double p = static_cast<double>(hits) / n, z2 = kZ * kZ;
+    const double p = hits / n, z2 = kZ * kZ;
     const double middle = (p + z2 / (2 * n)) / (1 + z2 / n);
     const double half = kZ / (1 + z2 / n) * std::sqrt(p * (1 - p) / n + z2 / (4 * n * n));
     return {p, std::max(0.0, middle - half), std::min(1.0, middle + half)};
@@ -136,7 +136,7 @@ std::string to_table(const Scores& scores) {
                                     "95 % interval", "prior", "commonest answer");
     for (const TypeScore& s : scores.types) {
         table += fmt::format("{:<10} {:>9}  {:>6.3f}  {:.3f} to {:.3f}  {:>6.3f}  {}\n", s.type, s.questions,
-                             s.exact.value, s.exact.low, s.exact.high, s.prior, s.common_answer);
+                             s.exact.value, s.exact.low, s.exact.high, s.prior, shortened(s.common_answer));
     }
     if (scores.captions.empty()) return table;
     table += fmt::format("\n{:<10} {:>9}  {:>6}  {:^15}\n", "caption of", "captions", "F1", "95 % interval");

@@ -15,8 +15,9 @@ struct Estimate {
     double value = 0, low = 0, high = 0;
 };
 
-/// Share of `hits` among `total` with Wilson's score interval (1927); all zero if total is 0.
-Estimate wilson(uint64_t hits, uint64_t total);
+/// Share of `hits` among `total` with Wilson's score interval (1927); all zero if total is 0. `hits` may be a
+/// sum of values between 0 and 1: these vary no more than yes and no would, so the interval is wide enough.
+Estimate wilson(double hits, uint64_t total);
 
 struct TypeScore {
     std::string type;  // "all": every question
@@ -30,7 +31,7 @@ struct TypeScore {
 struct CaptionScore {
     int things = 0;  // in the right caption; 0: all captions together
     uint64_t captions = 0;
-    Estimate f1;  // mean over captions, normal interval
+    Estimate f1;  // mean over captions
 };
 
 struct Scores {
