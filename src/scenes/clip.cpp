@@ -63,13 +63,11 @@ constexpr const char* kBecame[] = {"what did the {} turn into?",   "what did the
 constexpr const char* kDirections[] = {"left", "right", "up", "down"};
 constexpr const char* kTimes[] = {"beginning", "middle", "end"};
 
+// A thing like none of the others.
 Thing new_thing(const std::vector<Thing>& others, const SceneOptions& options, Random& random) {
-    while (true) {
-        Thing thing = draw_thing(options, random);
-        const bool there = std::any_of(others.begin(), others.end(),
-                                       [&](const Thing& other) { return other.noun == thing.noun; });
-        if (!there) return thing;
-    }
+    std::vector<int> present;
+    for (const Thing& other : others) present.push_back(other.noun);
+    return make_thing(draw_noun(options, present, random), random);
 }
 
 Actor standing(const Thing& thing, int from, int to) {
@@ -110,7 +108,7 @@ void draw_sequence(Clip& clip, const SceneOptions& scene, const ClipOptions& opt
 
 void draw_motion(Clip& clip, const SceneOptions& scene, Random& random) {
     clip.direction = random.below(4);
-    Thing mover = draw_thing(scene, random);
+    Thing mover = new_thing({}, scene, random);
     put_at(mover, 4, random);  // for its size
     mover.place = -1;
     const bool across = clip.direction < 2, backwards = clip.direction % 2 == 0;
@@ -137,7 +135,7 @@ void draw_motion(Clip& clip, const SceneOptions& scene, Random& random) {
 void draw_change(Clip& clip, const SceneOptions& scene, Random& random) {
     SceneOptions shapes = scene;
     if (scene.shape_share > 0 && random.chance(0.6)) shapes.shape_share = 1;
-    Thing before = draw_thing(shapes, random);
+    Thing before = new_thing({}, shapes, random);
     Thing after = before;
     if (is_shape(before.noun)) {
         const int never = held_out_colour(before.noun - emoji_count());

@@ -28,14 +28,12 @@ LongClip::LongClip(const GeneratorOptions& options, uint64_t number, int64_t fra
     const int64_t stretches = (frames_ + stretch_ - 1) / stretch_;
     // Neither the first nor the last, so that something came before and after.
     needle_stretch_ = 1 + static_cast<int64_t>(random.uniform() * static_cast<double>(stretches - 2));
-    needle_ = draw_thing(scene_, random);
+    needle_ = make_thing(draw_noun(scene_, {}, random), random);
     put_at(needle_, draw_place(needle_.noun, {}, random), random);
     std::vector<int> taken = {needle_.noun};
     while (static_cast<int>(others_.size()) < kOthers) {
-        const int noun = draw_thing(scene_, random).noun;
-        if (std::find(taken.begin(), taken.end(), noun) != taken.end()) continue;
-        taken.push_back(noun);
-        others_.push_back(noun);
+        others_.push_back(draw_noun(scene_, taken, random));
+        taken.push_back(others_.back());
     }
     background_ = paint_background(options.size, random);
     if (options.augment.value_or(options.split == Split::kTrain)) look_ = draw_look(options.size, random);

@@ -356,10 +356,12 @@ std::string phrase(Phrasings phrasings, Random& random, const std::string& x, co
 
 int similar_noun(int noun, std::span<const int> present, Random& random) {
     const bool same_group = random.chance(0.7) || is_shape(noun);
-    while (true) {
-        const int other =
-            is_shape(noun) ? shape_noun(random.below(kShapeCount)) : random.below(emoji_count());
-        if (same_group && noun_group(other) != noun_group(noun)) continue;
+    // More attempts than the smallest group needs; then anything, for all of the group may be present.
+    constexpr int kAttempts = 500;
+    for (int attempt = 0;; ++attempt) {
+        const bool shape = is_shape(noun) && attempt < kAttempts;
+        const int other = shape ? shape_noun(random.below(kShapeCount)) : random.below(emoji_count());
+        if (same_group && attempt < kAttempts && noun_group(other) != noun_group(noun)) continue;
         if (std::find(present.begin(), present.end(), other) == present.end()) return other;
     }
 }

@@ -43,11 +43,6 @@ void put_sign(Thing& sign, Random& random) {
     sign.y = coordinate(height, row);
 }
 
-int draw_noun(const SceneOptions& options, Random& random) {
-    return random.chance(options.shape_share) ? shape_noun(random.below(kShapeCount))
-                                              : random.below(emoji_count());
-}
-
 Thing make_sign(const Assets& assets, bool big, Random& random) {
     Thing sign;
     sign.noun = sign_noun();
@@ -127,8 +122,20 @@ Thing make_thing(int noun, Random& random) {
     return thing;
 }
 
-Thing draw_thing(const SceneOptions& options, Random& random) {
-    return make_thing(draw_noun(options, random), random);
+int draw_noun(const SceneOptions& options, std::span<const int> present, Random& random) {
+    const auto is_new = [&](int noun) {
+        return std::find(present.begin(), present.end(), noun) == present.end();
+    };
+    // There are few shapes; when they are used up it becomes an emoji.
+    constexpr int kAttempts = 50;
+    for (int i = 0; i < kAttempts && random.chance(options.shape_share); ++i) {
+        const int noun = shape_noun(random.below(kShapeCount));
+        if (is_new(noun)) return noun;
+    }
+    while (true) {
+        const int noun = random.below(emoji_count());
+        if (is_new(noun)) return noun;
+    }
 }
 
 void put_at(Thing& thing, int place, Random& random) {
@@ -155,7 +162,7 @@ Scene draw_scene(const Assets& assets, const SceneOptions& options, const SceneW
 
     if (wishes.held_out) {
         Thing thing = make_thing(
-            wishes.shape ? shape_noun(random.below(kShapeCount)) : draw_noun(options, random), random);
+            wishes.shape ? shape_noun(random.below(kShapeCount)) : draw_noun(options, {}, random), random);
         int place = held_out_place(thing.noun);
         if (is_shape(thing.noun) &&
             (wishes.shape || random.chance(0.7))) {  // the colour rather than the place
@@ -178,16 +185,14 @@ Scene draw_scene(const Assets& assets, const SceneOptions& options, const SceneW
         }
     }
 
-    // The counted noun is none of those that are there already.
-    const auto there = [&](int noun) {
-        return noun == scene.counted_noun ||
-               std::any_of(things.begin(), things.end(), [&](const Thing& t) { return t.noun == noun; });
-    };
+    // All nouns differ but for the copies.
+    std::vector<int> present;
+    for (const Thing& thing : things) present.push_back(thing.noun);
     const auto new_noun = [&](bool shape) {
-        while (true) {
-            const int noun = shape ? shape_noun(random.below(kShapeCount)) : draw_noun(options, random);
-            if (!there(noun)) return noun;
-        }
+        SceneOptions shapes = options;
+        if (shape) shapes.shape_share = 1;
+        present.push_back(draw_noun(shapes, present, random));
+        return present.back();
     };
     int copies = std::max(wishes.copies, 0);
     if (wishes.copies >= 0) scene.counted_noun = new_noun(false);

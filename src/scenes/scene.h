@@ -1,6 +1,7 @@
 // What a picture shows: things, where, how large. No pixels.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -55,8 +56,9 @@ Scene draw_scene(const Assets& assets, const SceneOptions& options, const SceneW
 
 /// A thing of this noun, without a place; a shape gets a colour that is not held out for it.
 Thing make_thing(int noun, Random& random);
-/// A thing drawn like those of scenes, without a place: an emoji or a shape with a colour.
-Thing draw_thing(const SceneOptions& options, Random& random);
+/// A noun drawn like those of scenes, emoji or shape, that is not among `present` (of which there are fewer
+/// than emoji).
+int draw_noun(const SceneOptions& options, std::span<const int> present, Random& random);
 /// A place for a noun that is free beside `things` and not held out for it; -1 if there is none.
 int draw_place(int noun, const std::vector<Thing>& things, Random& random);
 /// Places with nothing in them, not even a part of a sign.

@@ -286,6 +286,17 @@ TEST(Generator, WeightsAndNumbersAreObeyed) {
     }
 }
 
+// More things than there are shapes: the rest become emoji, and "no" still finds something that is not there.
+TEST(Generator, OnlyShapes) {
+    for (const double clips : {0.0, 1.0}) {
+        const SceneGenerator generator(
+            {.scene = {.min_things = 9, .max_things = 9, .shape_share = 1, .sign_share = 0},
+             .clip_share = clips});
+        for (uint64_t i = 0; i < 300; ++i) EXPECT_FALSE(generator.text_of(i).turns.empty());
+    }
+    for (uint64_t i = 0; i < 20; ++i) LongClip({.size = 32, .scene = {.shape_share = 1}}, i, 60);
+}
+
 TEST(Generator, WrongOptions) {
     EXPECT_THAT(error_text([] { SceneGenerator({.size = 8}); }),
                 HasSubstr("size of pictures: expected 32 to 1024"));
