@@ -13,6 +13,7 @@
 #include "model_flags.h"
 #include "progress_bar.h"
 #include "scenes/generator.h"
+#include "scenes/long_clip.h"
 #include "scenes_flags.h"
 
 namespace llava_mini::tools {
@@ -29,8 +30,22 @@ struct EvalFlags {
     std::filesystem::path data, root;
     std::optional<uint64_t> samples;
     std::string model_id;
+    int64_t long_frames = 0, needle_frames = 1;
     bool json = false;
 };
+
+constexpr uint64_t kDefaultScenes = 500, kDefaultLongClips = 20;
+
+// Long clips, made frame by frame.
+eval::Items long_clips(const EvalFlags& flags) {
+    const scenes::GeneratorOptions options = flags.scenes.options();
+    return [options, frames = flags.long_frames, needle = flags.needle_frames](uint64_t number) {
+        auto clip = std::make_shared<const scenes::LongClip>(options, number, frames, needle);
+        return eval::Item{fmt::format("long-{}-{}-{}-{}", frames, options.seed,
+                                      scenes::kSplits[static_cast<size_t>(options.split)], number),
+                          clip->turns(), frames, [clip](int64_t frame) { return clip->frame(frame); }};
+    };
+}
 
 std::unique_ptr<SampleSource> open_dataset(const EvalFlags& flags) {
     std::unique_ptr<ConversationDataset> data;
@@ -54,27 +69,33 @@ std::unique_ptr<SampleSource> open_dataset(const EvalFlags& flags) {
 }
 
 void evaluate(EvalFlags& flags) {
-    std::unique_ptr<SampleSource> source;
-    if (flags.data.empty()) {
-        source = std::make_unique<scenes::SceneGenerator>(flags.scenes.options());
-    } else {
-        source = open_dataset(flags);
-    }
     eval::RunOptions& run = flags.run;
-    if (run.first >= source->size())
-        throw_usage("--first {}: there are {} samples", run.first, source->size());
-    const uint64_t there = source->size() - run.first;
-    run.samples = std::min(flags.samples.value_or(flags.data.empty() ? 500 : there), there);
+    std::unique_ptr<SampleSource> source;
+    if (!flags.data.empty()) {
+        source = open_dataset(flags);
+    } else if (flags.long_frames == 0) {
+        source = std::make_unique<scenes::SceneGenerator>(flags.scenes.options());
+    }
+    uint64_t there = UINT64_MAX;
+    if (source) {
+        if (run.first >= source->size())
+            throw_usage("--first {}: there are {} samples", run.first, source->size());
+        there = source->size() - run.first;
+    }
+    const uint64_t usual = !source ? kDefaultLongClips : flags.data.empty() ? kDefaultScenes : there;
+    run.samples = std::min(flags.samples.value_or(usual), there);
     const auto model = flags.model.load();
     run.model_id = flags.model_id.empty() ? model->info().name : flags.model_id;
     run.session = flags.model.session_options();
-    if (run.session.context == 0) run.session.context = std::min(kContext, model->info().context_trained);
+    if (run.session.context == 0 && source) {
+        run.session.context = std::min(kContext, model->info().context_trained);
+    }
     run.image = flags.image.image;
     std::vector<eval::Prediction> predictions;
     {
         ProgressBar bar;
         run.progress = bar.callback();
-        predictions = eval::run(model, *source, run);
+        predictions = source ? eval::run(model, *source, run) : eval::run(model, long_clips(flags), run);
     }
     const eval::Scores scores = eval::score(predictions);
     fmt::print("{}", flags.json ? eval::to_json(scores) : eval::to_table(scores));
@@ -105,6 +126,19 @@ void add_eval(CLI::App& app) {
         ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 40));
     command->add_option("--first", flags->run.first, "Number of the first one")
         ->type_name("N")
+        ->capture_default_str();
+    CLI::Option* long_clips =
+        command
+            ->add_option(
+                "--long", flags->long_frames,
+                "Clips of so many frames instead, one thing among them seen once (default: 20 clips)")
+            ->type_name("FRAMES")
+            ->check(CLI::Range(3, 1 << 24))
+            ->excludes(data);
+    command->add_option("--needle", flags->needle_frames, "Frames for which each thing in these is seen")
+        ->type_name("FRAMES")
+        ->check(CLI::Range(1, 1 << 20))
+        ->needs(long_clips)
         ->capture_default_str();
     command->add_option("-j,--jobs", flags->run.jobs, "Conversations side by side")
         ->type_name("N")

@@ -18,8 +18,8 @@ namespace {
 // What several threads share: which sample comes next, what was answered, what went wrong first.
 class Run {
   public:
-    Run(const std::shared_ptr<Model>& model, const SampleSource& source, const RunOptions& options)
-        : model_(model), source_(source), options_(options), partial_(options.out) {
+    Run(const std::shared_ptr<Model>& model, const Items& items, const RunOptions& options)
+        : model_(model), items_(items), options_(options), partial_(options.out) {
         if (options_.out.empty()) return;
         partial_ += ".partial";
         take_up();
@@ -70,13 +70,13 @@ class Run {
             while (!stop_) {
                 const uint64_t i = next_++;
                 if (i >= options_.samples) break;
-                const Sample sample = source_.sample(options_.first + i);
-                for (size_t turn = 0; turn < sample.turns.size() && !stop_; ++turn) {
-                    Prediction prediction{fmt::format("{}/{}", sample.id, turn),
-                                          sample.turns[turn].question,
+                const Item item = items_(options_.first + i);
+                for (size_t turn = 0; turn < item.turns.size() && !stop_; ++turn) {
+                    Prediction prediction{fmt::format("{}/{}", item.id, turn),
+                                          item.turns[turn].question,
                                           {},
-                                          sample.turns[turn].answer,
-                                          sample.turns[turn].type};
+                                          item.turns[turn].answer,
+                                          item.turns[turn].type};
                     // Only the same question has the same answer.
                     const auto it = known_.find(prediction.question_id);
                     const bool known = it != known_.end() && it->second.prompt == prediction.prompt &&
@@ -85,9 +85,9 @@ class Run {
                         prediction.text = it->second.text;
                     } else {
                         if (!session) session = std::make_unique<Session>(model_, options_.session);
-                        prediction.text = answer(*session, sample, prediction.prompt);
+                        prediction.text = answer(*session, item, prediction.prompt);
                     }
-                    keep(i, std::move(prediction), known, sample.turns.size());
+                    keep(i, std::move(prediction), known, item.turns.size());
                 }
             }
         } catch (...) {
@@ -97,13 +97,13 @@ class Run {
         }
     }
 
-    std::string answer(Session& session, const Sample& sample, const std::string& question) {
+    std::string answer(Session& session, const Item& item, const std::string& question) {
         session.reset();
-        const bool clip = sample.frames.size() > 1;
+        const bool clip = item.frames > 1;
         const int side = clip ? model_->info().image_size : 0;
-        for (size_t i = 0; i < sample.frames.size(); ++i) {
-            const Image& frame = sample.frames[i];
-            const std::string name = clip ? fmt::format("{} frame {}", sample.id, i) : sample.id;
+        for (int64_t i = 0; i < item.frames && !stop_; ++i) {
+            const Image frame = item.frame(i);
+            const std::string name = clip ? fmt::format("{} frame {}", item.id, i) : item.id;
             session.add_image({name, encode_png(clip ? resize_nearest(frame, side, side) : frame)},
                               options_.image);
         }
@@ -126,7 +126,7 @@ class Run {
     }
 
     const std::shared_ptr<Model>& model_;
-    const SampleSource& source_;
+    const Items& items_;
     const RunOptions& options_;
     std::filesystem::path partial_;
     std::ofstream log_;
@@ -141,16 +141,26 @@ class Run {
 
 }  // namespace
 
-std::vector<Prediction> run(const std::shared_ptr<Model>& model, const SampleSource& source,
+std::vector<Prediction> run(const std::shared_ptr<Model>& model, const Items& items,
                             const RunOptions& options) {
     if (options.jobs < 1 || options.jobs > 1024)
         throw_usage("jobs: expected 1 to 1024, found {}", options.jobs);
+    return Run(model, items, options).all();
+}
+
+std::vector<Prediction> run(const std::shared_ptr<Model>& model, const SampleSource& source,
+                            const RunOptions& options) {
     if (options.samples == 0 || options.first >= source.size() ||
         options.samples > source.size() - options.first) {
         throw_usage("samples {} to {}: there are {}", options.first, options.first + options.samples,
                     source.size());
     }
-    return Run(model, source, options).all();
+    const Items items = [&source](uint64_t number) {
+        auto sample = std::make_shared<const Sample>(source.sample(number));
+        return Item{sample->id, sample->turns, static_cast<int64_t>(sample->frames.size()),
+                    [sample](int64_t frame) { return sample->frames[static_cast<size_t>(frame)]; }};
+    };
+    return run(model, items, options);
 }
 
 }  // namespace llava_mini::eval

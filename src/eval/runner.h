@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -11,6 +12,16 @@
 #include "llava_mini/llava_mini.hpp"
 
 namespace llava_mini::eval {
+
+/// Something to ask about. Its frames are made when they are needed: a long clip need not fit into memory.
+struct Item {
+    std::string id;
+    std::vector<QaTurn> turns;
+    int64_t frames = 0;  // none: text only; one: a picture; several: a clip
+    std::function<Image(int64_t)> frame;
+};
+/// The item of a number. Called from several threads.
+using Items = std::function<Item(uint64_t)>;
 
 struct RunOptions {
     uint64_t first = 0, samples = 0;  ///< which samples
@@ -29,6 +40,9 @@ struct RunOptions {
 /// picture is encoded once. Frames of a clip are first brought to the model's square by nearest neighbour, as
 /// the official loader does. Returns predictions in the order of samples and turns. Throws what reading a
 /// sample or asking throws (predictions so far stay in FILE.partial), Error(kInput) when progress stops it.
+std::vector<Prediction> run(const std::shared_ptr<Model>& model, const Items& items,
+                            const RunOptions& options);
+/// Of a source of samples. Throws Error(kUsage) if it has fewer.
 std::vector<Prediction> run(const std::shared_ptr<Model>& model, const SampleSource& source,
                             const RunOptions& options);
 

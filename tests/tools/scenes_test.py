@@ -81,6 +81,10 @@ class Eval(Base):
         self.assertEqual(scores["types"][-1]["type"], "all")
         self.assertEqual(scores["types"][-1]["questions"], len(answers))
 
+    def test_long_clips(self):
+        scores = json.loads(self.eval("--long", 5, "-N", 1, "--size", 32, "--json").stdout)
+        self.assertEqual({score["type"] for score in scores["types"]}, {"after", "before", "seen", "when", "all"})
+
     def test_bad_samples_are_named(self):
         folder = program.temporary_folder("bad")
         turns = [{"from": "human", "value": "What is 1 + 1?"}, {"from": "gpt", "value": "2"}]
