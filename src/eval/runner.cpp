@@ -1,0 +1,166 @@
+#include "eval/runner.h"
+
+#include <algorithm>
+#include <atomic>
+#include <fstream>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "media/picture_writer.h"
+#include "preprocess/nearest_resample.h"
+
+namespace llava_mini::eval {
+namespace {
+
+// What several threads share: which sample comes next, what was answered, what went wrong first.
+class Run {
+  public:
+    Run(const std::shared_ptr<Model>& model, const Items& items, const RunOptions& options)
+        : model_(model), items_(items), options_(options), partial_(options.out) {
+        if (options_.out.empty()) return;
+        partial_ += ".partial";
+        take_up();
+        log_.open(partial_, std::ios::binary | std::ios::app);
+        if (!log_) throw_system("{}: cannot be written", partial_.string());
+    }
+
+    std::vector<Prediction> all() {
+        answers_.resize(options_.samples);
+        std::vector<std::thread> threads;
+        for (int i = 0; i < options_.jobs; ++i) threads.emplace_back([this] { work(); });
+        for (std::thread& thread : threads) thread.join();
+        if (failure_) std::rethrow_exception(failure_);
+        std::vector<Prediction> predictions;
+        for (std::vector<Prediction>& answers : answers_) {
+            std::move(answers.begin(), answers.end(), std::back_inserter(predictions));
+        }
+        if (!options_.out.empty()) finish(predictions);
+        return predictions;
+    }
+
+  private:
+    // Answers of an earlier run that did not end.
+    void take_up() {
+        std::error_code error;
+        if (!std::filesystem::exists(partial_, error)) return;
+        std::vector<Prediction> known = read_predictions(partial_, options_.model_id);
+        AtomicFile whole(partial_);  // without a line that was cut off
+        for (Prediction& prediction : known) {
+            whole.write(to_line(prediction, options_.model_id));
+            known_[prediction.question_id] = std::move(prediction);
+        }
+        whole.commit();
+    }
+
+    void finish(const std::vector<Prediction>& predictions) {
+        AtomicFile file(options_.out);
+        for (const Prediction& prediction : predictions) file.write(to_line(prediction, options_.model_id));
+        file.commit();
+        log_.close();
+        std::error_code ignored;
+        std::filesystem::remove(partial_, ignored);
+    }
+
+    void work() {
+        try {
+            std::unique_ptr<Session> session;
+            while (!stop_) {
+                const uint64_t i = next_++;
+                if (i >= options_.samples) break;
+                const Item item = items_(options_.first + i);
+                for (size_t turn = 0; turn < item.turns.size() && !stop_; ++turn) {
+                    Prediction prediction{fmt::format("{}/{}", item.id, turn),
+                                          item.turns[turn].question,
+                                          {},
+                                          item.turns[turn].answer,
+                                          item.turns[turn].type};
+                    // Only the same question has the same answer.
+                    const auto it = known_.find(prediction.question_id);
+                    const bool known = it != known_.end() && it->second.prompt == prediction.prompt &&
+                                       it->second.answer == prediction.answer;
+                    if (known) {
+                        prediction.text = it->second.text;
+                    } else {
+                        if (!session) session = std::make_unique<Session>(model_, options_.session);
+                        prediction.text = answer(*session, item, prediction.prompt);
+                    }
+                    keep(i, std::move(prediction), known, item.turns.size());
+                }
+            }
+        } catch (...) {
+            const std::lock_guard lock(mutex_);
+            if (!failure_) failure_ = std::current_exception();
+            stop_ = true;
+        }
+    }
+
+    std::string answer(Session& session, const Item& item, const std::string& question) {
+        session.reset();
+        const bool clip = item.frames > 1;
+        const int side = clip ? model_->info().image_size : 0;
+        for (int64_t i = 0; i < item.frames && !stop_; ++i) {
+            const Image frame = item.frame(i);
+            const std::string name = clip ? fmt::format("{} frame {}", item.id, i) : item.id;
+            session.add_image({name, encode_png(clip ? resize_nearest(frame, side, side) : frame)},
+                              options_.image);
+        }
+        return session.ask(question, options_.sampling).text;
+    }
+
+    void keep(uint64_t sample, Prediction prediction, bool known, size_t turns) {
+        const std::lock_guard lock(mutex_);
+        if (log_.is_open() && !known) {
+            log_ << to_line(prediction, options_.model_id) << std::flush;
+            if (!log_) throw_system("{}: cannot be written", partial_.string());
+        }
+        answers_[sample].push_back(std::move(prediction));
+        ++questions_;
+        if (answers_[sample].size() < turns) return;
+        ++done_;
+        if (options_.progress && !options_.progress(done_, options_.samples, "samples")) {
+            throw_input("interrupted after {} questions", questions_);
+        }
+    }
+
+    const std::shared_ptr<Model>& model_;
+    const Items& items_;
+    const RunOptions& options_;
+    std::filesystem::path partial_;
+    std::ofstream log_;
+    std::unordered_map<std::string, Prediction> known_;
+    std::atomic<uint64_t> next_ = 0;
+    std::atomic<bool> stop_ = false;
+    std::mutex mutex_;  // of what follows
+    std::vector<std::vector<Prediction>> answers_;
+    uint64_t questions_ = 0, done_ = 0;
+    std::exception_ptr failure_;
+};
+
+}  // namespace
+
+std::vector<Prediction> run(const std::shared_ptr<Model>& model, const Items& items,
+                            const RunOptions& options) {
+    if (options.jobs < 1 || options.jobs > 1024)
+        throw_usage("jobs: expected 1 to 1024, found {}", options.jobs);
+    return Run(model, items, options).all();
+}
+
+std::vector<Prediction> run(const std::shared_ptr<Model>& model, const SampleSource& source,
+                            const RunOptions& options) {
+    if (options.samples == 0 || options.first >= source.size() ||
+        options.samples > source.size() - options.first) {
+        throw_usage("samples {} to {}: there are {}", options.first, options.first + options.samples,
+                    source.size());
+    }
+    const Items items = [&source](uint64_t number) {
+        auto sample = std::make_shared<const Sample>(source.sample(number));
+        return Item{sample->id, sample->turns, static_cast<int64_t>(sample->frames.size()),
+                    [sample](int64_t frame) { return sample->frames[static_cast<size_t>(frame)]; }};
+    };
+    return run(model, items, options);
+}
+
+}  // namespace llava_mini::eval

@@ -1,0 +1,146 @@
+// The frame of evaluations: the model of the recordings knows nothing, its answers only have to be its own.
+#include "eval/runner.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/file.h"
+#include "media/picture_writer.h"
+#include "scenes/generator.h"
+#include "support/error_text.h"
+#include "support/golden_model.h"
+
+namespace llava_mini::eval {
+namespace {
+
+using test::error_text;
+using ::testing::HasSubstr;
+
+class RunnerTest : public ::testing::Test {
+  protected:
+    RunnerTest()
+        : model(Model::load({.model = test::golden_model(), .threads = 1})),
+          source({.split = scenes::Split::kTest,
+                  .samples = 1000,
+                  .clip = {.min_frames = 2, .max_frames = 3},
+                  .clip_share = 0.3,
+                  .min_turns = 2,
+                  .max_turns = 2}) {
+        options.samples = 6;
+        options.model_id = "golden";
+        options.session.context = 512;
+        options.session.threads = 1;
+        options.sampling.max_tokens = 4;
+    }
+
+    static std::vector<std::string> texts(const std::vector<Prediction>& predictions) {
+        std::vector<std::string> list;
+        for (const Prediction& p : predictions) list.push_back(p.question_id + " " + p.prompt + " " + p.text);
+        return list;
+    }
+
+    std::shared_ptr<Model> model;
+    scenes::SceneGenerator source;
+    RunOptions options;
+};
+
+TEST_F(RunnerTest, AnswersAreThoseOfASession) {
+    const std::vector<Prediction> predictions = run(model, source, options);
+    size_t i = 0;
+    for (uint64_t number = 0; number < options.samples; ++number) {
+        const Sample sample = source.sample(number);
+        for (size_t turn = 0; turn < sample.turns.size(); ++turn, ++i) {
+            ASSERT_LT(i, predictions.size());
+            EXPECT_EQ(predictions[i].question_id, fmt::format("{}/{}", sample.id, turn));
+            EXPECT_EQ(predictions[i].answer, sample.turns[turn].answer);
+            EXPECT_EQ(predictions[i].type, sample.turns[turn].type);
+            if (sample.frames.size() != 1) continue;
+            Session session(model, options.session);
+            session.add_image({"picture", encode_png(sample.frames[0])});
+            EXPECT_EQ(session.ask(sample.turns[turn].question, options.sampling).text, predictions[i].text);
+        }
+    }
+    EXPECT_EQ(i, predictions.size());
+}
+
+TEST_F(RunnerTest, JobsChangeNothing) {
+    const auto one = texts(run(model, source, options));
+    options.jobs = 3;
+    EXPECT_EQ(texts(run(model, source, options)), one);
+}
+
+TEST_F(RunnerTest, InterruptedRunGoesOn) {
+    const test::TempDir dir;
+    options.out = dir / "answers.jsonl";
+    const auto whole = texts(run(model, source, options));
+    const std::string file = read_text_file(options.out, 1 << 20);
+    EXPECT_FALSE(std::filesystem::exists(dir / "answers.jsonl.partial"));
+
+    RunOptions again = options;
+    again.out = dir / "again.jsonl";
+    again.progress = [](uint64_t done, uint64_t, std::string_view) { return done < 3; };
+    EXPECT_THAT(error_text([&] { run(model, source, again); }), HasSubstr("interrupted after "));
+    EXPECT_FALSE(std::filesystem::exists(again.out));
+    // As after a kill: the last line is cut off, and an answer tells whether it was taken over or asked anew.
+    std::string partial = read_text_file(dir / "again.jsonl.partial", 1 << 20);
+    const std::string mark = "\"text\":\"";
+    partial.insert(partial.find(mark) + mark.size(), "taken over ");
+    partial.resize(partial.size() - 5);
+    dir.write("again.jsonl.partial", partial);
+    int started_with = -1;
+    again.progress = [&](uint64_t done, uint64_t, std::string_view) {
+        if (started_with < 0) started_with = static_cast<int>(done);
+        return true;
+    };
+    auto resumed = texts(run(model, source, again));
+    const std::string taken = "taken over ";
+    ASSERT_NE(resumed[0].find(taken), std::string::npos);
+    resumed[0].erase(resumed[0].find(taken), taken.size());
+    EXPECT_EQ(resumed, whole);
+
+    again.model_id = "another";
+    dir.write("again.jsonl.partial", file);
+    EXPECT_THAT(error_text([&] { run(model, source, again); }),
+                HasSubstr("model_id: expected another, found golden"));
+}
+
+TEST_F(RunnerTest, DamagedAnswers) {
+    const test::TempDir dir;
+    for (const auto& [text, wanted] : std::vector<std::pair<std::string, std::string>>{
+             {"{\n", "line 1: not valid JSON"},
+             {"{}\n", "model_id"},
+             {R"({"model_id": "m", "question_id": "1", "prompt": "q", "text": "a"})"
+              "\n",
+              "metadata"},
+             {"[]\n", "expected an object"}}) {
+        const auto file = dir.write("answers.jsonl", text);
+        EXPECT_THAT(error_text([&] { read_predictions(file, "m"); }), HasSubstr(wanted)) << text;
+    }
+}
+
+TEST_F(RunnerTest, WrongRanges) {
+    options.first = 999;
+    EXPECT_THAT(error_text([&] { run(model, source, options); }),
+                HasSubstr("samples 999 to 1005: there are 1000"));
+    options = {.samples = 1, .jobs = 0};
+    EXPECT_THAT(error_text([&] { run(model, source, options); }), HasSubstr("jobs: expected 1 to 1024"));
+}
+
+// A sample that cannot be read ends the run with its reason.
+class Broken : public SampleSource {
+  public:
+    uint64_t size() const override { return 4; }
+    Sample sample(uint64_t number) const override {
+        throw Error(ErrorKind::kInput, fmt::format("sample {} is broken", number));
+    }
+};
+
+TEST_F(RunnerTest, FailureOfASample) {
+    options.samples = 4;
+    options.jobs = 2;
+    EXPECT_THAT(error_text([&] { run(model, Broken(), options); }), HasSubstr("is broken"));
+}
+
+}  // namespace
+}  // namespace llava_mini::eval
