@@ -30,6 +30,7 @@ class Run {
     std::vector<Prediction> all() {
         answers_.resize(options_.samples);
         std::vector<std::thread> threads;
+        threads.reserve(static_cast<size_t>(options_.jobs));
         for (int i = 0; i < options_.jobs; ++i) threads.emplace_back([this] { work(); });
         for (std::thread& thread : threads) thread.join();
         if (failure_) std::rethrow_exception(failure_);

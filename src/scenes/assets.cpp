@@ -22,7 +22,9 @@ constexpr int kShapeSide = 112, kSubsamples = 4, kGlyphSize = 64, kOpaque = 24;
 // The emoji without the transparent margin around it, so that sizes and boxes mean what is seen.
 Sprite emoji_sprite(const FT_Bitmap& bitmap) {
     const int width = static_cast<int>(bitmap.width), height = static_cast<int>(bitmap.rows);
-    const auto pixel = [&](int x, int y) { return bitmap.buffer + y * bitmap.pitch + 4 * x; };
+    const auto pixel = [&](int x, int y) {
+        return bitmap.buffer + static_cast<ptrdiff_t>(y) * bitmap.pitch + 4 * static_cast<ptrdiff_t>(x);
+    };
     int x0 = width, y0 = height, x1 = 0, y1 = 0;
     for (int y = 0; y < height; ++y) {
         for (int x = 0; x < width; ++x) {

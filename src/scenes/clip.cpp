@@ -65,8 +65,8 @@ constexpr const char* kTimes[] = {"beginning", "middle", "end"};
 
 // A thing like none of the others.
 Thing new_thing(const std::vector<Thing>& others, const SceneOptions& options, Random& random) {
-    std::vector<int> present;
-    for (const Thing& other : others) present.push_back(other.noun);
+    std::vector<int> present(others.size());
+    std::transform(others.begin(), others.end(), present.begin(), [](const Thing& t) { return t.noun; });
     return make_thing(draw_noun(options, present, random), random);
 }
 

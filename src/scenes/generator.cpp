@@ -69,7 +69,8 @@ void check(const GeneratorOptions& options) {
     check_share("share of shapes", options.scene.shape_share);
     check_share("share of signs", options.scene.sign_share);
     check_share("share of clips", options.clip_share);
-    for (const auto& [name, weight] : options.weights) {
+    for (const auto& entry : options.weights) {
+        const std::string& name = entry.first;
         const auto is = [&name](const char* known) { return name == known; };
         if (std::none_of(kPictureTypes.begin(), kPictureTypes.end(), is) &&
             std::none_of(kClipTypes.begin(), kClipTypes.end(), is)) {

@@ -70,10 +70,10 @@ void add_octave(std::vector<float>& values, int side, float cell, float amplitud
         const float v = static_cast<float>(y) / cell;
         const int iv = static_cast<int>(v);
         const float fv = v - static_cast<float>(iv);
-        const float* upper = lattice.data() + iv * cells;
+        const float* upper = lattice.data() + static_cast<ptrdiff_t>(iv) * cells;
         for (int i = 0; i < cells; ++i)
             row[static_cast<size_t>(i)] = upper[i] + (upper[cells + i] - upper[i]) * fv;
-        float* out = values.data() + y * side;
+        float* out = values.data() + static_cast<ptrdiff_t>(y) * side;
         const float step = 1 / cell;
         for (int x = 0; x < side; ++x) {
             const float u = static_cast<float>(x) * step;
@@ -91,7 +91,8 @@ void paint_photo(Canvas& canvas, Random& random) {
     const auto pixels = static_cast<size_t>(side * side);
     std::vector<float> luma(pixels), first(pixels), second(pixels);
     const float contrast = random.between(0.25, 1.0);
-    for (float cell = static_cast<float>(side); cell >= 2; cell /= 2) {
+    for (int octave = 0; side >> octave >= 2; ++octave) {
+        const float cell = std::ldexp(static_cast<float>(side), -octave);
         add_octave(luma, side, cell, contrast * (6 + 0.6f * cell * 96 / static_cast<float>(side)), random);
     }
     for (std::vector<float>* chroma : {&first, &second}) {
@@ -148,7 +149,8 @@ class Painter {
 
     void mark_places() {
         for (int place = 0; place < kPlaceCount; ++place) {
-            const float x = static_cast<float>(place % 3) / 3, y = static_cast<float>(place / 3) / 3;
+            const int column = place % 3, row = place / 3;
+            const float x = static_cast<float>(column) / 3, y = static_cast<float>(row) / 3;
             mark(Mark::Kind::kPlace, kPlaces[static_cast<size_t>(place)],
                  {to_x(x), to_y(y), to_x(x + 1.0f / 3), to_y(y + 1.0f / 3)});
         }

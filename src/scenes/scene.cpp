@@ -69,7 +69,8 @@ int draw_number(const SceneOptions& options, const SceneWishes& wishes, Random& 
 std::vector<int> free_places(const std::vector<Thing>& things) {
     std::vector<int> free;
     for (int place = 0; place < kPlaceCount; ++place) {
-        const float x = static_cast<float>(place % 3) / 3, y = static_cast<float>(place / 3) / 3;
+        const int column = place % 3, row = place / 3;
+        const float x = static_cast<float>(column) / 3, y = static_cast<float>(row) / 3;
         const bool taken = std::any_of(things.begin(), things.end(), [&](const Thing& thing) {
             if (thing.place == place) return true;
             if (!is_sign(thing.noun)) return false;
@@ -186,8 +187,8 @@ Scene draw_scene(const Assets& assets, const SceneOptions& options, const SceneW
     }
 
     // All nouns differ but for the copies.
-    std::vector<int> present;
-    for (const Thing& thing : things) present.push_back(thing.noun);
+    std::vector<int> present(things.size());
+    std::transform(things.begin(), things.end(), present.begin(), [](const Thing& t) { return t.noun; });
     const auto new_noun = [&](bool shape) {
         SceneOptions shapes = options;
         if (shape) shapes.shape_share = 1;

@@ -38,7 +38,8 @@ class Sheet {
     void draw(int left, int top, const Image& picture, int zoom) {
         for (int y = 0; y < picture.height * zoom; ++y) {
             for (int x = 0; x < picture.width * zoom; ++x) {
-                const uint8_t* from = picture.rgb.data() + 3 * ((y / zoom) * picture.width + x / zoom);
+                const uint8_t* from =
+                    picture.rgb.data() + 3 * (static_cast<ptrdiff_t>(y / zoom) * picture.width + x / zoom);
                 if (uint8_t* to = pixel(left + x, top + y)) std::copy(from, from + 3, to);
             }
         }

@@ -43,7 +43,7 @@ Sprite::Sprite(int width, int height, const std::vector<uint8_t>& rgba) {
         for (int y = 0; y < h; ++y) {
             for (int x = 0; x < w; ++x) {
                 const auto from = static_cast<size_t>(3 * (y * w + x));
-                uint8_t* to = level.rgba.data() + 4 * ((y + 1) * (w + 2) + x + 1);
+                uint8_t* to = level.rgba.data() + 4 * (static_cast<ptrdiff_t>(y + 1) * (w + 2) + x + 1);
                 to[3] = planes.alpha.rgb[from];
                 // The bicubic overshoots: a colour above its alpha would glow.
                 for (size_t c = 0; c < 3; ++c) to[c] = std::min(planes.colour.rgb[from + c], to[3]);
@@ -90,7 +90,8 @@ Box Sprite::draw(Canvas& canvas, const Pose& pose, const Rgb& tint) const {
             if (!(u > 0 && v > 0 && u < limit_u && v < limit_v)) continue;
             const int iu = static_cast<int>(u), iv = static_cast<int>(v);
             const float fu = u - static_cast<float>(iu), fv = v - static_cast<float>(iv);
-            const uint8_t* p = level.rgba.data() + iv * stride + 4 * iu;
+            const uint8_t* p =
+                level.rgba.data() + static_cast<ptrdiff_t>(iv) * stride + 4 * static_cast<ptrdiff_t>(iu);
             const float w00 = (1 - fu) * (1 - fv), w01 = fu * (1 - fv), w10 = (1 - fu) * fv, w11 = fu * fv;
             const auto sample = [&](int c) {
                 return w00 * p[c] + w01 * p[4 + c] + w10 * p[stride + c] + w11 * p[stride + 4 + c];

@@ -86,6 +86,7 @@ std::vector<std::string> training_lines() {
         scene_words);
 
     std::vector<std::string> lines;
+    lines.reserve(scene_words.size() + first_words.size());
     for (const std::string& word : scene_words) lines.push_back(repeated(word, kSceneTimes));
     // What a question starts with stands behind a line break, not behind a space.
     for (const std::string& word : first_words) lines.push_back(repeated("(" + word, kSceneTimes));
