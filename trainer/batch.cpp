@@ -74,7 +74,7 @@ class Collator {
             for (const Conversation& conversation : example.conversations) {
                 add_conversation(example, conversation, frame, batch);
             }
-            add_targets(example, frame);
+            add_targets(example, frame, batch);
             frame += frame_count(example);
         }
         // What is not fused follows the fused text and the vision tokens.
@@ -133,13 +133,13 @@ class Collator {
     void add_conversation(const Example& example, const Conversation& conversation, int64_t first_frame,
                           Batch& batch) {
         const auto start = static_cast<int64_t>(rows_.size());
-        size_t answer = 0;
+        size_t answers = 0;
         bool in_answer = false;
         for (const PromptToken& token : conversation.tokens) {
             const bool is_answer = token.kind == SegmentKind::kPlain;
-            if (in_answer && !is_answer) {
-                ++answer;
-                ++batch.answers;
+            if (is_answer && !in_answer) {
+                ++answers;
+                batch.answer_examples.push_back(static_cast<int>(&example - examples_.data()));
             }
             in_answer = is_answer;
             if (token.kind == SegmentKind::kImage) {
@@ -154,8 +154,8 @@ class Collator {
                 label_rows_.push_back(static_cast<int64_t>(rows_.size()) - 1);
                 labels_.push_back(token.id);
                 batch.label_types.push_back(
-                    answer < conversation.answer_types.size() ? conversation.answer_types[answer] : -1);
-                batch.label_answers.push_back(static_cast<int>(batch.answers));
+                    answers <= conversation.answer_types.size() ? conversation.answer_types[answers - 1] : -1);
+                batch.label_answers.push_back(static_cast<int>(batch.answer_examples.size()) - 1);
             }
             if (token.kind == SegmentKind::kFused && shape_.prefusion && !conversation.unfused) {
                 rows_.push_back(fused_row_++);
@@ -164,20 +164,20 @@ class Collator {
                 rows_.push_back(-static_cast<int64_t>(plain_ids_.size()));
             }
         }
-        if (in_answer) ++batch.answers;
         const int64_t length = static_cast<int64_t>(rows_.size()) - start;
         for (int64_t i = 0; i < length; ++i) row_positions_.push_back(i);
         batch.segments.push_back({start, length, 0, 0, true});
         ++batch.conversations;
     }
 
-    void add_targets(const Example& example, int64_t first_frame) {
+    void add_targets(const Example& example, int64_t first_frame, Batch& batch) {
         for (size_t f = 0; f < example.patch_targets.size(); ++f) {
             const int64_t frame = first_frame + static_cast<int64_t>(f);
             for (const PatchTarget& target : example.patch_targets[f]) {
                 target_rows_.push_back(frame * shape_.patches + target.patch);
                 target_tokens_.push_back(target.token);
                 target_weights_.push_back(target.weight);
+                batch.target_kinds.push_back(target.kind);
             }
         }
         for (size_t f = 0; f < example.words.size(); ++f) {
@@ -206,10 +206,7 @@ Batch collate(const std::vector<Example>& examples, const BatchShape& shape, int
     batch.number = number;
     batch.examples = static_cast<int64_t>(examples.size());
     batch.grid_side = shape.compressor ? grid_side : 0;
-    if (!examples.empty()) {
-        batch.first_id = examples.front().id;
-        batch.last_id = examples.back().id;
-    }
+    for (const Example& example : examples) batch.ids.push_back(example.id);
     Collator(examples, shape, grid_side).run(batch);
     const int64_t n = shape.resolution_ratio;
     batch.pixels = stack_pixels(examples, shape, batch.frames, n > 1 ? n * n + 1 : 1);

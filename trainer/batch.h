@@ -29,6 +29,7 @@ struct PatchTarget {
     int64_t patch = 0;  // of the frame's whole view
     int32_t token = 0;
     float weight = 1;
+    int kind = -1;  // Mark::Kind; -1: background
 };
 
 /// A sample ready for the model: frames as pixel values and the conversations about them.
@@ -43,7 +44,7 @@ struct Example {
 /// F frames (text-only examples count as one, all zero), N fused text rows, A answers.
 struct Batch {
     uint64_t number = 0;
-    std::string first_id, last_id;  // of its examples, for messages
+    std::vector<std::string> ids;   // of the examples, for messages
     int64_t examples = 0, conversations = 0, frames = 0;
     int grid_side = 0;              // C; 0: no compressor
 
@@ -65,9 +66,10 @@ struct Batch {
     torch::Tensor label_rows, labels;
     std::vector<int> label_types;    // type of the question
     std::vector<int> label_answers;  // which answer of the batch the token belongs to
-    int64_t answers = 0;
+    std::vector<int> answer_examples;  // of each answer
     // Targets of the auxiliary losses, absent if none: row of [F * P], token, weight.
     torch::Tensor target_rows, target_tokens, target_weights;
+    std::vector<int> target_kinds;
     // Words of the frames: row of [F], token, weight (1 / number of words).
     torch::Tensor word_rows, word_tokens, word_weights;
 };
