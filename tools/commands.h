@@ -17,6 +17,7 @@ void add_convert(CLI::App& app);
 void add_dump(CLI::App& app);
 void add_info(CLI::App& app);
 void add_quantize(CLI::App& app);
+void add_scenes(CLI::App& app);
 void add_synth(CLI::App& app);
 
 }  // namespace llava_mini::tools

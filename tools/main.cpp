@@ -80,6 +80,7 @@ int main(int argc, char** argv) {
     llava_mini::tools::add_dump(app);
     llava_mini::tools::add_info(app);
     llava_mini::tools::add_quantize(app);
+    llava_mini::tools::add_scenes(app);
     llava_mini::tools::add_synth(app);
 
     try {

@@ -1,19 +1,11 @@
 #include "bench/picture.h"
 
-// jpeglib.h needs size_t and FILE to be declared before it.
-#include <cstddef>
-#include <cstdio>
-// clang-format off
-#include <jpeglib.h>
-// clang-format on
-
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <csetjmp>
-#include <cstdlib>
 
 #include "core/error.h"
+#include "media/image_encoder.h"
 
 namespace llava_mini::bench {
 namespace {
@@ -82,68 +74,20 @@ class Photo {
     std::vector<uint8_t> rgb_;
 };
 
-// libjpeg reports a fatal error by a function that must not return: it jumps back to encode().
-struct ErrorManager {
-    jpeg_error_mgr base{};
-    std::jmp_buf recovery{};
-    char message[JMSG_LENGTH_MAX] = {};
-};
-
-[[noreturn]] void fail(j_common_ptr info) {
-    auto& errors = *reinterpret_cast<ErrorManager*>(info->err);
-    errors.base.format_message(info, errors.message);
-    std::longjmp(errors.recovery, 1);
-}
-
-class JpegEncoder {
-  public:
-    JpegEncoder() {
-        jpeg_.err = jpeg_std_error(&errors_.base);
-        errors_.base.error_exit = fail;
-    }
-    ~JpegEncoder() {
-        jpeg_destroy_compress(&jpeg_);
-        std::free(data_);  // libjpeg's memory destination is made by malloc
-    }
-    JpegEncoder(const JpegEncoder&) = delete;
-    JpegEncoder& operator=(const JpegEncoder&) = delete;
-
-    std::vector<uint8_t> encode(Photo& photo, int width, int height) {
-        // Nothing with a destructor lives between here and the calls that may jump back.
-        if (setjmp(errors_.recovery) != 0) throw_system("making the picture: {}", errors_.message);
-        jpeg_create_compress(&jpeg_);
-        jpeg_mem_dest(&jpeg_, &data_, &size_);
-        jpeg_.image_width = static_cast<JDIMENSION>(width);
-        jpeg_.image_height = static_cast<JDIMENSION>(height);
-        jpeg_.input_components = 3;
-        jpeg_.in_color_space = JCS_RGB;
-        jpeg_set_defaults(&jpeg_);
-        jpeg_set_quality(&jpeg_, kQuality, TRUE);
-        jpeg_start_compress(&jpeg_, TRUE);
-        while (jpeg_.next_scanline < jpeg_.image_height) {
-            JSAMPROW row = photo.row(static_cast<int>(jpeg_.next_scanline));
-            jpeg_write_scanlines(&jpeg_, &row, 1);
-        }
-        jpeg_finish_compress(&jpeg_);
-        return {data_, data_ + size_};
-    }
-
-  private:
-    ErrorManager errors_;
-    jpeg_compress_struct jpeg_{};
-    unsigned char* data_ = nullptr;
-    unsigned long size_ = 0;
-};
-
 }  // namespace
 
 std::vector<uint8_t> make_photo_jpeg(int width, int height) {
-    if (width < 1 || height < 1 || width > JPEG_MAX_DIMENSION || height > JPEG_MAX_DIMENSION) {
-        throw_usage("a picture of {} x {} pixels, expected sides from 1 to {}", width, height,
-                    JPEG_MAX_DIMENSION);
+    if (width < 1 || height < 1 || width > kMaxJpegSide || height > kMaxJpegSide) {
+        throw_usage("a picture of {} x {} pixels, expected sides from 1 to {}", width, height, kMaxJpegSide);
     }
     Photo photo(width);
-    return JpegEncoder().encode(photo, width, height);
+    Image image{width, height, {}};
+    image.rgb.reserve(static_cast<size_t>(3 * width) * static_cast<size_t>(height));
+    for (int y = 0; y < height; ++y) {
+        const uint8_t* row = photo.row(y);
+        image.rgb.insert(image.rgb.end(), row, row + 3 * width);
+    }
+    return encode_jpeg(image, kQuality);
 }
 
 }  // namespace llava_mini::bench

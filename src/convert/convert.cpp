@@ -195,7 +195,8 @@ void convert_checkpoint(const ConvertOptions& options) {
     CheckpointConfig config = read_checkpoint_config(options.checkpoint, options.vision_tower, weights);
     const Vocabulary vocabulary =
         read_vocabulary(options.checkpoint, config.language.n_vocab, config.bos_id, config.eos_ids);
-    config.vision.system_prompt = vocabulary.model == "llama" ? kVicunaSystemPrompt : kLlama3SystemPrompt;
+    config.vision.system_prompt = vocabulary.system_prompt.value_or(
+        vocabulary.model == "llama" ? kVicunaSystemPrompt : kLlama3SystemPrompt);
     std::optional<SafetensorsReader> tower;
     if (!config.tower_folder.empty()) tower.emplace(config.tower_folder);
 

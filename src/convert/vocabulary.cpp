@@ -240,6 +240,9 @@ Vocabulary read_vocabulary(const fs::path& checkpoint, int n_vocab, std::optiona
     }
     read_special_tokens(vocabulary, checkpoint, tokenizer_config.object, bos_id, eos_ids);
     read_chat_templates(vocabulary, checkpoint, tokenizer_config.object);
+    if (tokenizer_config.object.has("system_prompt")) {
+        vocabulary.system_prompt = tokenizer_config.object.text("system_prompt");
+    }
     return vocabulary;
 }
 

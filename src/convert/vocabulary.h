@@ -34,6 +34,8 @@ struct Vocabulary {
     std::optional<bool> add_space_prefix;  // SentencePiece only
     /// Chat templates (Jinja) by name; "" is the default one.
     std::vector<std::pair<std::string, std::string>> chat_templates;
+    /// "system_prompt" of tokenizer_config.json: what conversations start with; absent: the official one.
+    std::optional<std::string> system_prompt;
 
     int size() const { return static_cast<int>(tokens.size()); }
     /// Appends unused tokens until there are `n_vocab`; names do not collide with existing ones.
