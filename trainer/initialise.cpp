@@ -5,6 +5,7 @@
 #include <random>
 
 #include "convert/checkpoint_config.h"
+#include "convert/json_input.h"
 #include "convert/output_folder.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -197,6 +198,51 @@ void copy_tokenizer(const fs::path& from, const fs::path& to) {
     }
 }
 
+InitialiseOptions options_of_recipe(const nlohmann::ordered_json& model) {
+    InitialiseOptions options;
+    const nlohmann::json root = model;
+    const JsonObject object(root, "the recipe's model");
+    for (const char* key : {"config", "tower"}) {
+        if (!object.object(key)) object.fail(key, "an object");
+    }
+    options.config = model["config"];
+    options.tower_config = model["tower"];
+    const auto init = object.object("init");
+    if (!init) return options;
+    for (const auto& [key, value] : object.find("init")->items()) {
+        if (key != "mimetic" && key != "embedding_deviation" && key != "average_pooling") {
+            throw_input("the recipe's model: init: unknown field '{}'", printable(key));
+        }
+    }
+    options.mimetic = init->boolean_or("mimetic", false);
+    options.embedding_deviation = init->real_or("embedding_deviation", 1e-6, 100, 0.02f);
+    options.average_pooling = init->boolean_or("average_pooling", false);
+    return options;
+}
+
+InitialiseOptions options_of_checkpoint(const fs::path& checkpoint, const std::optional<fs::path>& vision_tower) {
+    const SafetensorsReader weights(checkpoint);
+    const CheckpointConfig shape = read_checkpoint_config(checkpoint, vision_tower, weights);
+    const VisionHparams& vision = shape.vision;
+    InitialiseOptions options;
+    options.config =
+        nlohmann::ordered_json::parse(read_text_file(checkpoint / "config.json", uint64_t{1} << 24));
+    options.tower_config = {{"model_type", "clip_vision_model"},
+                            {"image_size", vision.image_size},
+                            {"patch_size", vision.patch_size},
+                            {"hidden_size", vision.n_embd},
+                            {"intermediate_size", vision.n_ff},
+                            {"num_hidden_layers", vision.n_layer},
+                            {"num_attention_heads", vision.n_head},
+                            {"layer_norm_eps", vision.layer_norm_eps},
+                            {"hidden_act", vision.activation}};
+    options.preprocessor = {{"image_mean", vision.image_mean}, {"image_std", vision.image_std}};
+    options.tokenizer = checkpoint;
+    options.language = checkpoint;
+    options.vision_tower = shape.tower_folder.empty() ? checkpoint : shape.tower_folder;
+    return options;
+}
+
 void write_initial_checkpoint(const fs::path& out, const InitialiseOptions& options) {
     OutputFolder folder(out);
     nlohmann::ordered_json config = options.config, tower = options.tower_config;
@@ -209,6 +255,9 @@ void write_initial_checkpoint(const fs::path& out, const InitialiseOptions& opti
     }
     write_text(out / "config.json", config.dump(2) + "\n");
     write_text(out / kTowerFolder / "config.json", tower.dump(2) + "\n");
+    if (!options.preprocessor.is_null()) {
+        write_text(out / kTowerFolder / "preprocessor_config.json", options.preprocessor.dump(2) + "\n");
+    }
     copy_tokenizer(options.tokenizer, out);
 
     const std::string nothing = empty_safetensors();

@@ -1,5 +1,8 @@
 #include "trainer/run.h"
 
+#include <ATen/Parallel.h>
+#include <torch/csrc/api/include/torch/version.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
