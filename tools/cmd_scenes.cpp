@@ -11,7 +11,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/stopwatch.h"
-#include "media/image_encoder.h"
+#include "media/picture_writer.h"
 #include "progress_bar.h"
 #include "scenes/generator.h"
 #include "scenes/priors.h"

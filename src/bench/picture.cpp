@@ -5,12 +5,13 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "media/image_encoder.h"
+#include "media/picture_writer.h"
 
 namespace llava_mini::bench {
 namespace {
 
 constexpr int kQuality = 90;
+constexpr int kMaxJpegSide = 65500;  // libjpeg's JPEG_MAX_DIMENSION
 
 // A hash of a lattice point, uniform in [-1, 1].
 float lattice(uint32_t seed, int x, int y) {

@@ -157,6 +157,10 @@ void draw_change(Clip& clip, const SceneOptions& scene, Random& random) {
     clip.actors = {standing(before, 0, at), standing(after, at, clip.frames)};
 }
 
+QaTurn turn(ClipType type, std::string question, std::string answer) {
+    return {std::move(question), std::move(answer), kClipTypes[static_cast<size_t>(type)]};
+}
+
 class ClipAsker {
   public:
     ClipAsker(const Clip& clip, Random& random) : clip_(clip), actors_(clip.actors), random_(random) {}
@@ -175,18 +179,16 @@ class ClipAsker {
                 if (!sequence) return std::nullopt;
                 const auto i = static_cast<size_t>(random_.below(static_cast<int>(actors_.size()) - 1));
                 const bool after = type == ClipType::kAfter;
-                return turn(type,
-                            phrase(after ? Phrasings(kAfter) : Phrasings(kBefore), random_,
-                                   word(actors_[after ? i : i + 1])),
-                            word(actors_[after ? i + 1 : i]));
+                return ask_order(word(actors_[after ? i : i + 1]), word(actors_[after ? i + 1 : i]), after,
+                                 random_);
             }
             case ClipType::kDifferent:
                 if (!sequence) return std::nullopt;  // elsewhere the number says what kind it is
                 return turn(type, phrase(kDifferent, random_), number_word(static_cast<int>(actors_.size())));
             case ClipType::kWhen:
-                return ask_when();
+                return ask_time();
             case ClipType::kSeen:
-                return ask_seen();
+                return ask_presence();
             case ClipType::kDirection:
                 if (clip_.kind != Clip::Kind::kMotion) return std::nullopt;
                 return turn(type, phrase(kDirection, random_, word(actors_[0])),
@@ -201,13 +203,10 @@ class ClipAsker {
     }
 
   private:
-    static QaTurn turn(ClipType type, std::string question, std::string answer) {
-        return {std::move(question), std::move(answer), kClipTypes[static_cast<size_t>(type)]};
-    }
     static const char* word(const Actor& actor) { return noun_word(actor.thing.noun); }
 
     // By the thirds of the clip in which things appear; only where all three times have one.
-    std::optional<QaTurn> ask_when() {
+    std::optional<QaTurn> ask_time() {
         if (clip_.kind != Clip::Kind::kSequence) return std::nullopt;
         std::array<std::vector<const Actor*>, 3> by_time;
         for (const Actor& actor : actors_) {
@@ -217,18 +216,16 @@ class ClipAsker {
             if (list.empty()) return std::nullopt;
         }
         const auto time = static_cast<size_t>(random_.below(3));
-        return turn(ClipType::kWhen, phrase(kWhen, random_, word(*random_.pick(by_time[time]))),
-                    kTimes[time]);
+        return ask_when(word(*random_.pick(by_time[time])), static_cast<int>(time), random_);
     }
 
-    std::optional<QaTurn> ask_seen() {
+    std::optional<QaTurn> ask_presence() {
         std::vector<int> present;
         for (const Actor& actor : actors_) present.push_back(actor.thing.noun);
         int noun = random_.pick(present);
         const bool yes = random_.chance(0.5);
         if (!yes) noun = similar_noun(noun, present, random_);
-        return turn(ClipType::kSeen, phrase(kSeen, random_, with_article(noun_word(noun))),
-                    yes ? "yes" : "no");
+        return ask_seen(noun, yes, random_);
     }
 
     std::optional<QaTurn> ask_change() {
@@ -283,6 +280,19 @@ std::vector<Thing> things_at(const Clip& clip, int frame) {
 
 std::optional<QaTurn> ask_about(const Clip& clip, ClipType type, Random& random) {
     return ClipAsker(clip, random).ask(type);
+}
+
+QaTurn ask_seen(int noun, bool answer, Random& random) {
+    return turn(ClipType::kSeen, phrase(kSeen, random, with_article(noun_word(noun))), answer ? "yes" : "no");
+}
+
+QaTurn ask_when(const char* word, int time, Random& random) {
+    return turn(ClipType::kWhen, phrase(kWhen, random, word), kTimes[time]);
+}
+
+QaTurn ask_order(const char* word, const char* answer, bool after, Random& random) {
+    return turn(after ? ClipType::kAfter : ClipType::kBefore,
+                phrase(after ? Phrasings(kAfter) : Phrasings(kBefore), random, word), answer);
 }
 
 std::vector<std::string> all_clip_phrasings() {

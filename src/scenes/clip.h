@@ -54,6 +54,12 @@ std::vector<Thing> things_at(const Clip& clip, int frame);
 /// A question of the type about the clip; nothing if it does not fit the clip.
 std::optional<QaTurn> ask_about(const Clip& clip, ClipType type, Random& random);
 
+/// Single questions: was there one of these (`answer`: whether there was), when (0 to 2: beginning, middle,
+/// end) did the thing appear, what appeared right after it or before it.
+QaTurn ask_seen(int noun, bool answer, Random& random);
+QaTurn ask_when(const char* word, int time, Random& random);
+QaTurn ask_order(const char* word, const char* answer, bool after, Random& random);
+
 /// All phrasings, for the vocabulary.
 std::vector<std::string> all_clip_phrasings();
 

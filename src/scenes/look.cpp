@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "media/image_decoder.h"
-#include "media/image_encoder.h"
+#include "media/picture_writer.h"
 #include "preprocess/pillow_resample.h"
 
 namespace llava_mini::scenes {

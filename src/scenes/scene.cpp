@@ -48,19 +48,6 @@ int draw_noun(const SceneOptions& options, Random& random) {
                                               : random.below(emoji_count());
 }
 
-Thing make_thing(int noun, Random& random) {
-    Thing thing;
-    thing.noun = noun;
-    if (is_shape(noun)) {
-        const int shape = noun - emoji_count(), never = held_out_colour(shape);
-        thing.colour = random.below(kColourCount - 1);
-        if (thing.colour >= never) ++thing.colour;
-    }
-    thing.style = random.below(4);
-    thing.appearance = random.next();
-    return thing;
-}
-
 Thing make_sign(const Assets& assets, bool big, Random& random) {
     Thing sign;
     sign.noun = sign_noun();
@@ -125,6 +112,19 @@ float sign_width(const Assets& assets, const Thing& sign) {
     float width = 0.5f;
     for (const char c : sign.text) width += assets.glyph(sign.style % assets.fonts(), c).advance;
     return width;
+}
+
+Thing make_thing(int noun, Random& random) {
+    Thing thing;
+    thing.noun = noun;
+    if (is_shape(noun)) {
+        const int shape = noun - emoji_count(), never = held_out_colour(shape);
+        thing.colour = random.below(kColourCount - 1);
+        if (thing.colour >= never) ++thing.colour;
+    }
+    thing.style = random.below(4);
+    thing.appearance = random.next();
+    return thing;
 }
 
 Thing draw_thing(const SceneOptions& options, Random& random) {

@@ -53,6 +53,8 @@ struct Scene {
 Scene draw_scene(const Assets& assets, const SceneOptions& options, const SceneWishes& wishes,
                  Random& random);
 
+/// A thing of this noun, without a place; a shape gets a colour that is not held out for it.
+Thing make_thing(int noun, Random& random);
 /// A thing drawn like those of scenes, without a place: an emoji or a shape with a colour.
 Thing draw_thing(const SceneOptions& options, Random& random);
 /// A place for a noun that is free beside `things` and not held out for it; -1 if there is none.

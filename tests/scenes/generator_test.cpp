@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "core/hash.h"
+#include "scenes/long_clip.h"
 #include "scenes/priors.h"
 #include "scenes/words.h"
 #include "support/error_text.h"
@@ -225,6 +226,25 @@ TEST(Generator, DirectionsAgreeWithMarks) {
         }
     }
     EXPECT_GT(seen, 15);
+}
+
+TEST(LongClip, FramesOnDemandAndOneNeedle) {
+    std::map<std::string, int> times;
+    for (uint64_t number = 0; number < 30; ++number) {
+        const LongClip clip({.size = 32}, number, 10800);
+        EXPECT_EQ(clip.frame(clip.needle_from()).rgb,
+                  LongClip({.size = 32}, number, 10800).frame(clip.needle_from()).rgb);
+        ASSERT_EQ(clip.turns().size(), 5u);
+        EXPECT_EQ(clip.turns()[0].answer, "yes");
+        EXPECT_EQ(clip.turns()[1].answer, "no");
+        const char* const names[] = {"beginning", "middle", "end"};
+        EXPECT_EQ(clip.turns()[2].answer, names[3 * clip.needle_from() / 10800]);
+        ++times[clip.turns()[2].answer];
+    }
+    EXPECT_EQ(times.size(), 3u);
+    EXPECT_NE(LongClip({.size = 32}, 0, 60).frame(0).rgb, LongClip({.size = 32}, 1, 60).frame(0).rgb);
+    EXPECT_THAT(error_text([] { LongClip({}, 0, 60).frame(60); }), HasSubstr("frame 60: there are 60"));
+    EXPECT_THAT(error_text([] { LongClip({}, 0, 2); }), HasSubstr("a long clip of 2 frames"));
 }
 
 // No type is answered by a constant or by the question alone.

@@ -1,0 +1,69 @@
+#include "scenes/long_clip.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "scenes/paint.h"
+
+namespace llava_mini::scenes {
+namespace {
+
+constexpr int kOthers = 12;
+
+}  // namespace
+
+LongClip::LongClip(const GeneratorOptions& options, uint64_t number, int64_t frames, int64_t needle_frames)
+    : assets_(Assets::load(options.fonts)),
+      scene_(options.scene),
+      key_(scatter(number << 2 | static_cast<uint64_t>(options.split)) ^ scatter(~options.seed)),
+      frames_(frames),
+      stretch_(needle_frames),
+      background_(0, 0) {
+    if (needle_frames < 1 || frames / needle_frames < 3) {
+        throw_usage(
+            "a long clip of {} frames, {} of them with the needle: expected three times as many at least",
+            frames, needle_frames);
+    }
+    Random random(key_);
+    const int64_t stretches = (frames_ + stretch_ - 1) / stretch_;
+    // Neither the first nor the last, so that something came before and after.
+    needle_stretch_ = 1 + static_cast<int64_t>(random.uniform() * static_cast<double>(stretches - 2));
+    needle_ = draw_thing(scene_, random);
+    put_at(needle_, draw_place(needle_.noun, {}, random), random);
+    std::vector<int> taken = {needle_.noun};
+    while (static_cast<int>(others_.size()) < kOthers) {
+        const int noun = draw_thing(scene_, random).noun;
+        if (std::find(taken.begin(), taken.end(), noun) != taken.end()) continue;
+        taken.push_back(noun);
+        others_.push_back(noun);
+    }
+    background_ = paint_background(options.size, random);
+    if (options.augment.value_or(options.split == Split::kTrain)) look_ = draw_look(options.size, random);
+
+    const char* needle = noun_word(needle_.noun);
+    const int absent = similar_noun(needle_.noun, taken, random);
+    turns_ = {ask_seen(needle_.noun, true, random), ask_seen(absent, false, random)};
+    const int64_t third = 3 * needle_from() / frames_;
+    turns_.push_back(ask_when(needle, static_cast<int>(third), random));
+    turns_.push_back(ask_order(needle, noun_word(thing_of(needle_stretch_ + 1).noun), true, random));
+    turns_.push_back(ask_order(needle, noun_word(thing_of(needle_stretch_ - 1).noun), false, random));
+}
+
+Thing LongClip::thing_of(int64_t stretch) const {
+    if (stretch == needle_stretch_) return needle_;
+    Random random(key_ ^ scatter(static_cast<uint64_t>(stretch)));
+    const int noun = random.pick(others_);
+    Thing thing = make_thing(noun, random);
+    put_at(thing, draw_place(noun, {}, random), random);
+    return thing;
+}
+
+Image LongClip::frame(int64_t index) const {
+    if (index < 0 || index >= frames_) throw_usage("frame {}: there are {}", index, frames_);
+    std::vector<Mark> marks;
+    Canvas canvas = paint_things(*assets_, {thing_of(index / stretch_)}, background_, look_, marks);
+    Random noise(key_ ^ scatter(~static_cast<uint64_t>(index)));
+    return develop(canvas, look_, noise);
+}
+
+}  // namespace llava_mini::scenes

@@ -1,0 +1,45 @@
+// Clips of thousands of frames with one rare thing in them, made frame by frame when they are looked at.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "data/sample.h"
+#include "scenes/generator.h"
+#include "scenes/look.h"
+
+namespace llava_mini::scenes {
+
+/// A needle in a haystack of frames: other things come and go, one stretch after the other, over one
+/// background, and the needle is seen in one short stretch only. Thread-safe.
+class LongClip {
+  public:
+    /// `options` give seed, split, size, fonts and augmentation; `number` tells clips of one kind apart.
+    /// The needle stays for `needle_frames`; so does everything else, so that length gives nothing away.
+    /// Throws Error(kUsage) unless 1 <= needle_frames and there are three stretches at least.
+    LongClip(const GeneratorOptions& options, uint64_t number, int64_t frames, int64_t needle_frames = 1);
+
+    int64_t frames() const { return frames_; }
+    /// First frame that shows the needle.
+    int64_t needle_from() const { return needle_stretch_ * stretch_; }
+    /// Throws Error(kUsage) beyond frames().
+    Image frame(int64_t index) const;
+    /// Was there the needle (yes), was there something else (no), when did the needle appear, what came after
+    /// it and what before; types as those of short clips.
+    const std::vector<QaTurn>& turns() const { return turns_; }
+
+  private:
+    Thing thing_of(int64_t stretch) const;
+
+    std::shared_ptr<const Assets> assets_;
+    SceneOptions scene_;
+    uint64_t key_;
+    int64_t frames_, stretch_, needle_stretch_ = 0;
+    std::vector<int> others_;  // nouns of everything but the needle
+    Thing needle_;
+    Look look_;
+    Canvas background_;
+    std::vector<QaTurn> turns_;
+};
+
+}  // namespace llava_mini::scenes
