@@ -39,11 +39,11 @@ fs::path initial_checkpoint(const Flags& flags, const Recipe& recipe) {
         if (recipe.model.is_null()) {
             throw_usage("the recipe describes no model: give the checkpoint to start from by --checkpoint");
         }
-        if (flags.tokenizer.empty() && flags.language.empty()) {
-            throw_usage("a new model needs the folder of its tokenizer: --tokenizer");
-        }
         options = options_of_recipe(recipe.model);
         options.tokenizer = flags.tokenizer.empty() ? flags.language : flags.tokenizer;
+        if (options.tokenizer.empty()) {
+            throw_usage("a new model needs a tokenizer: give its folder by --tokenizer");
+        }
         if (!flags.language.empty()) options.language = flags.language;
         if (!flags.vision_tower.empty()) options.vision_tower = flags.vision_tower;
     }

@@ -60,7 +60,8 @@ Tokenizer::Tokenizer(const std::filesystem::path& folder, int n_vocab, std::opti
     std::filesystem::remove(file);
     template_ = std::make_unique<ChatTemplate>(*model_);
     adds_space_ = vocabulary.model == "llama" && vocabulary.add_space_prefix.value_or(true);
-    system_prompt_ = vocabulary.model == "llama" ? kVicunaSystemPrompt : kLlama3SystemPrompt;
+    system_prompt_ = vocabulary.system_prompt.value_or(
+        vocabulary.model == "llama" ? kVicunaSystemPrompt : kLlama3SystemPrompt);
 }
 
 std::vector<PromptToken> Tokenizer::conversation(std::span<const QaTurn> turns, bool picture) const {
