@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <atomic>
+
 #include "convert/gguf_writer.h"
 #include "convert/language_metadata.h"
 #include "convert/vocabulary.h"
@@ -47,8 +49,9 @@ void write_stub(const std::filesystem::path& path, const Vocabulary& vocabulary,
 Tokenizer::Tokenizer(const std::filesystem::path& folder, int n_vocab, std::optional<int> bos_id,
                      const std::vector<int>& eos_ids) {
     const Vocabulary vocabulary = read_vocabulary(folder, n_vocab, bos_id, eos_ids);
-    const auto file =
-        std::filesystem::temp_directory_path() / fmt::format("llava-mini-tokenizer-{}.gguf", getpid());
+    static std::atomic<int> made = 0;
+    const auto file = std::filesystem::temp_directory_path() /
+                      fmt::format("llava-mini-tokenizer-{}-{}.gguf", getpid(), made++);
     write_stub(file, vocabulary, n_vocab);
     try {
         model_ = std::make_unique<LanguageModel>(
