@@ -48,11 +48,7 @@ class Initialiser {
             sine_grid(value);
         } else if (leaf.part == Part::kTower || leaf.part == Part::kProjector ||
                    leaf.part == Part::kCompressor) {
-            const bool table = name.find("embedding") != std::string::npos || name.find("query") != std::string::npos;
-            // Linear layers of width n: N(0, 1 / n), so that activations keep their size; tables as CLIP.
-            normal(value, table && name.find("patch_embedding") == std::string::npos
-                              ? kDeviation
-                              : 1.0 / std::sqrt(static_cast<double>(value.numel() / leaf.shape[0])));
+            normal(value, vision_deviation(leaf));
         } else {
             llama_matrix(leaf, value);
         }
@@ -60,6 +56,24 @@ class Initialiser {
     }
 
   private:
+    // Linear layers of width n: 1 / sqrt(n), so that activations keep their size; less where a layer of the
+    // tower adds to the residual stream, and in the projector's last matrix: scores against the embeddings that
+    // start large put the features into a corner in which they stay.
+    double vision_deviation(const Leaf& leaf) const {
+        const std::string& name = leaf.key;
+        if (name.find("position_embedding") != std::string::npos) return 10 * kDeviation;
+        if (name.find("class_embedding") != std::string::npos || name.find("query") != std::string::npos) {
+            return kDeviation;
+        }
+        int64_t inputs = 1;
+        for (size_t i = 1; i < leaf.shape.size(); ++i) inputs *= leaf.shape[i];
+        const double deviation = 1.0 / std::sqrt(static_cast<double>(inputs));
+        if (name == "mm_projector.2.weight") return 0.1 * deviation;
+        const bool adds = name.find("encoder.layers.") != std::string::npos &&
+                          (name.ends_with("out_proj.weight") || name.ends_with("fc2.weight"));
+        return adds ? deviation / std::sqrt(2.0 * vision_.n_layer) : deviation;
+    }
+
     void normal(torch::Tensor& value, double deviation) {
         std::normal_distribution<float> draw(0.0f, static_cast<float>(deviation));
         float* data = value.data_ptr<float>();
