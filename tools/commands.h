@@ -20,5 +20,6 @@ void add_info(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_scenes(CLI::App& app);
 void add_synth(CLI::App& app);
+void add_train(CLI::App& app);
 
 }  // namespace llava_mini::tools

@@ -83,6 +83,7 @@ int main(int argc, char** argv) {
     llava_mini::tools::add_quantize(app);
     llava_mini::tools::add_scenes(app);
     llava_mini::tools::add_synth(app);
+    llava_mini::tools::add_train(app);
 
     try {
         app.parse(arguments(argc, argv));

@@ -380,9 +380,12 @@ CheckpointConfig read_checkpoint_config(const fs::path& checkpoint,
     vision.image_aspect_ratio = config.text_or("image_aspect_ratio", "square") == "pad" ? "pad" : "square";
     vision.resolution_ratio = config.integer_or("resolution_ratio", 1, kMaxResolutionRatio, 1);
     vision.compressor_grids = read_grids(config);
+    // (our extension; a constant of the official code)
+    vision.compressor_head_dim =
+        config.integer_or("compressor_head_dim", 1, kMaxWidth, vision.compressor_head_dim);
     if (!vision.compressor_grids.empty() && vision.n_embd % vision.compressor_head_dim != 0) {
         throw_input(
-            "{}: compressor_size: the compressor has heads of {}, but the vision tower's width {} is no "
+            "{}: compressor_head_dim: the compressor has heads of {}, but the vision tower's width {} is no "
             "multiple of it",
             config.where(), vision.compressor_head_dim, vision.n_embd);
     }

@@ -1,0 +1,88 @@
+// What one optimiser step computes on, as tensors: made by the data threads, so that the optimiser does not
+// wait for it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "llm/prompt.h"
+#include "model/stages.h"
+#include "trainer/layers.h"
+#include "trainer/torch.h"
+
+namespace llava_mini::trainer {
+
+/// A conversation in tokens: kPlain are answers, which are what is learned (end token included), kFused the
+/// rest of the text, kImage the place of the vision tokens.
+struct Conversation {
+    std::vector<PromptToken> tokens;
+    std::vector<int> answer_types;  // of each run of answer tokens, an index into the run's question types
+    /// The text keeps its plain embeddings, as if there were no pre-fusion: the vision token must then carry
+    /// what the answer needs.
+    bool unfused = false;
+};
+
+/// A word that the projected features of a patch should be near.
+struct PatchTarget {
+    int64_t patch = 0;  // of the frame's whole view
+    int32_t token = 0;
+    float weight = 1;
+    int kind = -1;  // Mark::Kind; -1: background
+};
+
+/// A sample ready for the model: frames as pixel values and the conversations about them.
+struct Example {
+    std::string id;
+    std::vector<PixelValues> frames;          // empty: text only
+    std::vector<Conversation> conversations;  // each begins anew
+    std::vector<std::vector<PatchTarget>> patch_targets;  // of each frame
+    std::vector<std::vector<int32_t>> words;              // of each frame: tokens of all that is seen
+};
+
+/// F frames (text-only examples count as one, all zero), N fused text rows, A answers.
+struct Batch {
+    uint64_t number = 0;
+    std::vector<std::string> ids;   // of the examples, for messages
+    int64_t examples = 0, conversations = 0, frames = 0;
+    int grid_side = 0;              // C; 0: no compressor
+
+    torch::Tensor pixels;            // [F * views, 3, size, size]
+    // Pre-fusion: rows are the vision positions of all frames, then the text of every frame.
+    torch::Tensor text_ids;          // [rows of text]
+    torch::Tensor prefusion_positions;  // [F * V + rows of text]
+    std::vector<Segment> prefusion_segments;
+    // Mean over the frames: text row i adds text_weights[i] times itself to fused row text_targets[i];
+    // undefined when every example has one frame and the rows are the same.
+    torch::Tensor text_targets, text_weights;
+    int64_t fused_rows = 0;
+    // Language model: rows are gathered from [fused text | vision tokens of all frames | plain embeddings].
+    torch::Tensor plain_ids;         // [plain rows]
+    torch::Tensor rows;              // [rows of all conversations]
+    torch::Tensor positions;         // [rows]
+    std::vector<Segment> segments;
+    // Labels: the row that predicts, and the token that is right.
+    torch::Tensor label_rows, labels;
+    std::vector<int> label_types;    // type of the question
+    std::vector<int> label_answers;  // which answer of the batch the token belongs to
+    std::vector<int> answer_examples;  // of each answer
+    // Targets of the auxiliary losses, absent if none: row of [F * P], token, weight.
+    torch::Tensor target_rows, target_tokens, target_weights;
+    std::vector<int> target_kinds;
+    // Words of the frames: row of [F], token, weight (1 / number of words).
+    torch::Tensor word_rows, word_tokens, word_weights;
+};
+
+/// What collate() must know of the model.
+struct BatchShape {
+    int64_t image_size = 0, patches = 0, resolution_ratio = 1;
+    bool compressor = true;
+    bool prefusion = true;
+};
+
+/// `grid_side` is ignored without a compressor. Throws Error(kInput) if examples have different numbers of
+/// views. Thread-safe.
+Batch collate(const std::vector<Example>& examples, const BatchShape& shape, int grid_side, uint64_t number);
+
+}  // namespace llava_mini::trainer

@@ -1,0 +1,141 @@
+#include "trainer/examples.h"
+
+#include <algorithm>
+#include <array>
+#include <set>
+
+#include "core/error.h"
+#include "preprocess/clip_image_processor.h"
+#include "trainer/random.h"
+
+namespace llava_mini::trainer {
+namespace {
+
+// Least share of a patch that a mark must cover to be its target.
+constexpr float kLeastOverlap = 0.2f;
+
+constexpr std::array<const char*, 4> kMarkNames = {"name", "colour", "letter", "place"};
+
+// From pixels of a frame to pixels of the view the tower sees: x * scale + shift, as preprocess_image does.
+struct ViewMap {
+    float scale_x, scale_y, shift_x, shift_y;
+};
+
+ViewMap view_map(const Image& frame, const VisionHparams& vision, bool video) {
+    const auto size = static_cast<float>(vision.image_size), w = static_cast<float>(frame.width),
+               h = static_cast<float>(frame.height);
+    if (video) return {size / w, size / h, 0, 0};
+    const bool pad = vision.image_aspect_ratio == "pad";
+    const float scale = size / (pad ? std::max(w, h) : std::min(w, h));
+    return {scale, scale, (size - w * scale) / 2, (size - h * scale) / 2};
+}
+
+}  // namespace
+
+int QuestionTypes::index(const std::string& name) {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::find(names_.begin(), names_.end(), name);
+    if (found != names_.end()) return static_cast<int>(found - names_.begin());
+    names_.push_back(name);
+    return static_cast<int>(names_.size()) - 1;
+}
+
+std::vector<std::string> QuestionTypes::names() const {
+    const std::lock_guard lock(mutex_);
+    return names_;
+}
+
+Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, uint64_t key) const {
+    Example example;
+    example.id = sample.id;
+    const bool video = sample.frames.size() > 1, picture = !sample.frames.empty();
+    try {
+        for (const Image& frame : sample.frames) {
+            // Training pads first and cuts then (SPEC.md, Preprocessing).
+            example.frames.push_back(video ? preprocess_frame(frame, vision_)
+                                           : preprocess_image(frame, vision_, {.pad_each_view = false}));
+        }
+        if (options.questions) {
+            const bool dialogue = unit(key_of(key, 1, 0)) < options.dialogue_share;
+            const size_t step = dialogue ? sample.turns.size() : 1;
+            for (size_t i = 0; i < sample.turns.size(); i += step) {
+                const std::span<const QaTurn> turns(sample.turns.data() + i, step);
+                Conversation conversation;
+                conversation.tokens = tokenizer_.conversation(turns, picture);
+                for (const QaTurn& turn : turns) conversation.answer_types.push_back(types_.index(turn.type));
+                conversation.unfused = picture && unit(key_of(key, 2, i)) < options.unfused_share;
+                example.conversations.push_back(std::move(conversation));
+            }
+        }
+    } catch (const Error& e) {
+        throw_input("sample {}: {}", sample.id, e.what());
+    }
+    if (options.targets && !sample.marks.empty()) {
+        for (size_t i = 0; i < sample.frames.size(); ++i) {
+            add_targets(sample.frames[i], sample.marks[i], video, options, example);
+        }
+    }
+    return example;
+}
+
+// Of each kind a patch gets the mark that covers most of it; among equals the later, which lies on top.
+void ExampleMaker::add_targets(const Image& frame, const std::vector<Mark>& marks, bool video,
+                               const ExampleOptions& options, Example& example) const {
+    const ViewMap map = view_map(frame, vision_, video);
+    const int side = vision_.patches_per_side();
+    const auto patch = static_cast<float>(vision_.patch_size);
+    std::set<int32_t> words;
+    std::vector<std::vector<int32_t>> tokens;  // of each mark
+    for (const Mark& mark : marks) {
+        tokens.push_back(tokenizer_.word_ids(mark.word));
+        words.insert(tokens.back().begin(), tokens.back().end());
+    }
+    const std::vector<int32_t> background =
+        options.background.empty() ? std::vector<int32_t>{} : tokenizer_.word_ids(options.background);
+    std::vector<PatchTarget> targets;
+    for (int y = 0; y < side; ++y) {
+        for (int x = 0; x < side; ++x) {
+            const int64_t index = int64_t{y} * side + x;
+            const auto left = static_cast<float>(x) * patch, top = static_cast<float>(y) * patch;
+            std::array<float, 4> best{};
+            std::array<ptrdiff_t, 4> chosen = {-1, -1, -1, -1};
+            for (size_t i = 0; i < marks.size(); ++i) {
+                const Mark& m = marks[i];
+                const float w = std::min(m.x1 * map.scale_x + map.shift_x, left + patch) -
+                                std::max(m.x0 * map.scale_x + map.shift_x, left);
+                const float h = std::min(m.y1 * map.scale_y + map.shift_y, top + patch) -
+                                std::max(m.y0 * map.scale_y + map.shift_y, top);
+                const float share = std::max(w, 0.0f) * std::max(h, 0.0f) / (patch * patch);
+                const auto kind = static_cast<size_t>(m.kind);
+                if (share >= kLeastOverlap && share >= best[kind]) {
+                    best[kind] = share;
+                    chosen[kind] = static_cast<ptrdiff_t>(i);
+                }
+            }
+            bool any = false;
+            for (size_t kind = 0; kind < chosen.size(); ++kind) {
+                if (chosen[kind] < 0) continue;
+                any = true;
+                const auto& ids = tokens[static_cast<size_t>(chosen[kind])];
+                const auto found = options.mark_weights.find(kMarkNames[kind]);
+                const double weight = found == options.mark_weights.end() ? 0.0 : found->second;
+                if (weight <= 0) continue;
+                for (const int32_t id : ids) {
+                    targets.push_back({index, id, static_cast<float>(weight / static_cast<double>(ids.size())),
+                                       static_cast<int>(kind)});
+                }
+            }
+            if (!any && options.background_weight > 0) {
+                for (const int32_t id : background) {
+                    targets.push_back({index, id,
+                                       static_cast<float>(options.background_weight /
+                                                          static_cast<double>(background.size()))});
+                }
+            }
+        }
+    }
+    example.patch_targets.push_back(std::move(targets));
+    example.words.emplace_back(words.begin(), words.end());
+}
+
+}  // namespace llava_mini::trainer

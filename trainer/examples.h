@@ -1,0 +1,56 @@
+// From samples to examples: pixels, tokens, targets.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "data/sample.h"
+#include "model/hparams.h"
+#include "trainer/batch.h"
+#include "trainer/tokenizer.h"
+
+namespace llava_mini::trainer {
+
+/// Names of question types as small numbers. Thread-safe.
+class QuestionTypes {
+  public:
+    int index(const std::string& name);
+    std::vector<std::string> names() const;
+
+  private:
+    mutable std::mutex mutex_;
+    std::vector<std::string> names_;
+};
+
+struct ExampleOptions {
+    bool questions = true;      ///< false: the pictures and their marks alone
+    bool targets = false;       ///< patch targets and words, from the marks
+    double dialogue_share = 0;  ///< of the samples become one conversation of all turns; else one a turn
+    double unfused_share = 0;   ///< of the conversations keep plain embeddings (see Conversation::unfused)
+    /// Word that patches of no mark should be near; empty: they have no target.
+    std::string background = "nothing";
+    double background_weight = 0.1;
+    std::map<std::string, double> mark_weights = {{"name", 1}, {"colour", 1}, {"letter", 1}, {"place", 1}};
+};
+
+/// Thread-safe.
+class ExampleMaker {
+  public:
+    ExampleMaker(const Tokenizer& tokenizer, const VisionHparams& vision, QuestionTypes& types)
+        : tokenizer_(tokenizer), vision_(vision), types_(types) {}
+
+    /// `key`: what is drawn by chance. Throws Error(kInput) naming the sample if a frame cannot be used.
+    Example make(const Sample& sample, const ExampleOptions& options, uint64_t key) const;
+
+  private:
+    void add_targets(const Image& frame, const std::vector<Mark>& marks, bool video,
+                     const ExampleOptions& options, Example& example) const;
+
+    const Tokenizer& tokenizer_;
+    const VisionHparams& vision_;
+    QuestionTypes& types_;
+};
+
+}  // namespace llava_mini::trainer

@@ -1,0 +1,41 @@
+// Losses of a batch, and what is counted along with them.
+#pragma once
+
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "trainer/model.h"
+
+namespace llava_mini::trainer {
+
+struct LossWeights {
+    double answers = 1, patches = 0, words = 0;
+};
+
+/// Answers of one question type.
+struct TypeCount {
+    int64_t answers = 0, exact = 0, tokens = 0;
+    double loss = 0;                             // sum over tokens
+    std::unordered_map<uint64_t, int64_t> seen;  // how often each answer was right, by a hash of its tokens
+    /// Share of the answers that always giving the most frequent one gets right.
+    double prior() const;
+};
+
+/// Sums over batches; add them up with +=.
+struct Counts {
+    double loss = 0, answers = 0, patches = 0, words = 0;  // sums of the batches' losses
+    int64_t batches = 0, samples = 0, frames = 0;
+    std::map<int, TypeCount> types;
+    std::array<int64_t, 4> marks{}, marks_found{};  // by kind: targets, and those among the best four words
+    Counts& operator+=(const Counts& other);
+};
+
+/// The weighted sum of the losses (with its graph); `counts` gets this batch added.
+/// Answers: mean cross entropy over the labelled positions. Patches: cross entropy of the projected patch
+/// features against the words of the marks, weighted mean. Words: the vision tokens' mean against all words
+/// of the frame. Throws Error(kInput) naming the sample when a loss is not finite.
+torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights& weights, Counts& counts);
+
+}  // namespace llava_mini::trainer

@@ -1,0 +1,207 @@
+#include "trainer/model.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "vision/compressor.h"
+
+namespace llava_mini::trainer {
+using at::linear;
+
+LlavaMini::LlavaMini(const VisionHparams& vision, const LlamaHparams& language)
+    : vision_(vision), language_(language), parameters_(vision, language) {
+    for (int i = 0; i < language.head_dim / 2; ++i) {
+        double frequency = std::pow(static_cast<double>(language.rope_theta), -2.0 * i / language.head_dim);
+        if (!language.rope_freq_factors.empty()) {
+            frequency /= language.rope_freq_factors[static_cast<size_t>(i)];
+        }
+        frequencies_.push_back(frequency / language.rope_linear_factor);
+    }
+}
+
+BatchShape LlavaMini::batch_shape() const {
+    return {vision_.image_size, vision_.patches(), vision_.resolution_ratio,
+            !vision_.compressor_grids.empty(), vision_.prefusion.n_layer > 0};
+}
+
+Rope LlavaMini::rope(const torch::Tensor& positions) const {
+    const auto angles = positions.to(torch::kFloat64).unsqueeze(1) *
+                        torch::tensor(frequencies_, torch::kFloat64).unsqueeze(0);
+    return {angles.cos().to(torch::kFloat32), angles.sin().to(torch::kFloat32)};
+}
+
+torch::Tensor LlavaMini::embed(const torch::Tensor& ids) const {
+    return parameters_["model.embed_tokens.weight"].index_select(0, ids);
+}
+
+torch::Tensor LlavaMini::scores(const torch::Tensor& rows, bool head) const {
+    const bool own = head && !language_.tied_embeddings;
+    return linear(rows, parameters_[own ? "lm_head.weight" : "model.embed_tokens.weight"]);
+}
+
+// CLIP's vision transformer; pixels [views, 3, size, size] -> [views, P, d_v] without the class token.
+torch::Tensor LlavaMini::tower(const torch::Tensor& pixels) {
+    const Parameters& w = parameters_;
+    const int64_t views = pixels.size(0), side = vision_.patches_per_side(), patch = vision_.patch_size;
+    const int64_t patches = vision_.patches(), d = vision_.n_embd, rows = patches + 1;
+    const std::string root = "vision_model.";
+    const auto norm = [&](const torch::Tensor& x, const std::string& key) {
+        return at::layer_norm(x, {d}, w[key + ".weight"], w[key + ".bias"], vision_.layer_norm_eps);
+    };
+    // A convolution whose stride is its size is a product: [views, side, patch, side, patch] by patches.
+    auto x = pixels.view({views, 3, side, patch, side, patch})
+                 .permute({0, 2, 4, 1, 3, 5})
+                 .reshape({views, patches, 3 * patch * patch});
+    x = linear(x, w[root + "embeddings.patch_embedding.weight"].view({d, -1}));
+    x = torch::cat({w[root + "embeddings.class_embedding"].view({1, 1, d}).expand({views, 1, d}), x}, 1);
+    x = norm(x + w[root + "embeddings.position_embedding.weight"], root + "pre_layrnorm").view({-1, d});
+
+    std::vector<Segment> segments;
+    for (int64_t view = 0; view < views; ++view) segments.push_back({view * rows, rows, 0, 0, false});
+    const HeadShape heads{vision_.n_head, vision_.n_head, d / vision_.n_head};
+    for (int i = 0; i < vision_.n_layer; ++i) {
+        const std::string layer = fmt::format("{}encoder.layers.{}.", root, i);
+        const auto apply = [&](const torch::Tensor& y, const std::string& key) {
+            return linear(y, w[layer + key + ".weight"], w[layer + key + ".bias"]);
+        };
+        auto y = attention(apply(norm(x, layer + "layer_norm1"), "self_attn.qkv"), heads, nullptr, segments);
+        x = x + apply(y, "self_attn.out_proj");
+        y = gelu(apply(norm(x, layer + "layer_norm2"), "mlp.fc1"), vision_.activation == "quick_gelu");
+        x = x + apply(y, "mlp.fc2");
+    }
+    return x.view({views, rows, d}).slice(1, 1);
+}
+
+// The bicubic resize of the compressor's position grid as a matrix: the resize of the runtime applied to the
+// unit grids.
+torch::Tensor LlavaMini::position_resize(int grid_side, int64_t to_side) {
+    torch::Tensor& matrix = resize_[{grid_side, to_side}];
+    if (!matrix.defined()) {
+        const int64_t queries = int64_t{grid_side} * grid_side;
+        Matrix unit(queries, queries);
+        for (int64_t i = 0; i < queries; ++i) unit.row(i)[static_cast<size_t>(i)] = 1.0f;
+        Matrix resized = resize_position_grid(unit, to_side);
+        matrix = torch::from_blob(resized.data.data(), {resized.rows, resized.cols}).clone();
+    }
+    return matrix;
+}
+
+// Cross-attention of C * C queries over the features [F, keys, d_v] of a square map -> [F, C * C, d_v].
+torch::Tensor LlavaMini::compress(const torch::Tensor& features, int grid_side) {
+    const Parameters& w = parameters_;
+    const int64_t frames = features.size(0), keys = features.size(1), d = vision_.n_embd;
+    const int64_t heads = vision_.compressor_heads(), head_dim = vision_.compressor_head_dim;
+    const std::string suffix =
+        vision_.compressor_grids.size() == 1 ? "" : fmt::format(".{}", grid_side);
+    const auto norm = [&](const torch::Tensor& x, const std::string& key) {
+        return at::layer_norm(x, {d}, w[key + ".weight"], w[key + ".bias"], vision_.layer_norm_eps);
+    };
+    const auto positions = w["compressor.pos_embed" + suffix];
+    const auto q = norm(w["compressor.query" + suffix], "compressor.ln_q") + positions;
+    const auto v = norm(features, "compressor.ln_kv");
+    const auto side = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(keys))));
+    const auto k = v + torch::matmul(position_resize(grid_side, side), positions);
+
+    const auto weights = w["compressor.attn.in_proj_weight"].chunk(3);
+    const auto biases = w["compressor.attn.in_proj_bias"].chunk(3);
+    const auto split = [&](const torch::Tensor& x, size_t part) {  // -> [..., heads, rows, head_dim]
+        const auto y = linear(x, weights[part], biases[part]);
+        return x.dim() == 2 ? y.view({1, -1, heads, head_dim}).transpose(1, 2)
+                            : y.view({frames, -1, heads, head_dim}).transpose(1, 2);
+    };
+    const auto scores = torch::matmul(split(q, 0), split(k, 1).transpose(2, 3)) /
+                        std::sqrt(static_cast<double>(head_dim));
+    const auto mixed = torch::matmul(scores.softmax(-1), split(v, 2)).transpose(1, 2);
+    return linear(mixed.reshape({frames, -1, d}), w["compressor.attn.out_proj.weight"],
+                  w["compressor.attn.out_proj.bias"]);
+}
+
+torch::Tensor LlavaMini::project(const torch::Tensor& features) {
+    const Parameters& w = parameters_;
+    const auto hidden = linear(features, w["mm_projector.0.weight"], w["mm_projector.0.bias"]);
+    return linear(torch::gelu(hidden), w["mm_projector.2.weight"], w["mm_projector.2.bias"]);
+}
+
+// A Llama decoder layer over packed rows.
+torch::Tensor LlavaMini::llama_layer(const std::string& prefix, const torch::Tensor& x, const Rope& rope,
+                                     const std::vector<Segment>& segments) {
+    const Parameters& w = parameters_;
+    const HeadShape heads{language_.n_head, language_.n_head_kv, language_.head_dim};
+    auto y = linear(rms_norm(x, w[prefix + "input_layernorm.weight"], language_.rms_eps),
+                    w[prefix + "self_attn.qkv.weight"]);
+    y = x + linear(attention(y, heads, &rope, segments), w[prefix + "self_attn.o_proj.weight"]);
+    const auto gate_up = linear(rms_norm(y, w[prefix + "post_attention_layernorm.weight"], language_.rms_eps),
+                                w[prefix + "mlp.gate_up.weight"]);
+    return y + linear(swiglu(gate_up), w[prefix + "mlp.down_proj.weight"]);
+}
+
+torch::Tensor LlavaMini::project_patches(const Batch& batch) {
+    const int64_t views = batch.pixels.size(0) / batch.frames;
+    const auto features = tower(batch.pixels).view({batch.frames, views, vision_.patches(), vision_.n_embd});
+    return project(features.select(1, views - 1));
+}
+
+Outputs LlavaMini::forward(const Batch& batch) {
+    const int64_t frames = batch.frames, n = vision_.resolution_ratio, patches = vision_.patches();
+    const int64_t views = batch.pixels.size(0) / frames, d = language_.n_embd;
+    Outputs out;
+    const auto features = tower(batch.pixels).view({frames, views, patches, vision_.n_embd});
+    const auto whole = features.select(1, views - 1);
+
+    // The blocks of high resolution form one map, row by row.
+    torch::Tensor blocks;
+    if (n > 1) {
+        const int64_t side = vision_.patches_per_side();
+        blocks = features.slice(1, 0, n * n)
+                     .reshape({frames, n, n, side, side, vision_.n_embd})
+                     .permute({0, 1, 3, 2, 4, 5})
+                     .reshape({frames, n * n * patches, vision_.n_embd});
+    }
+    out.projected_patches = project(whole);
+
+    std::vector<torch::Tensor> vision;  // [F, positions, d] in the order of the pre-fusion
+    torch::Tensor tokens;
+    if (!vision_.compressor_grids.empty()) {
+        tokens = project(compress(n > 1 ? blocks : whole, batch.grid_side));
+        if (n > 1) vision.push_back(project(blocks));
+        vision.push_back(out.projected_patches);
+        vision.push_back(tokens);
+    } else {
+        tokens = out.projected_patches;
+        vision.push_back(tokens);
+    }
+
+    torch::Tensor fused = torch::empty({0, d});
+    if (vision_.prefusion.n_layer > 0) {
+        const auto rows = torch::cat(vision, 1);
+        const int64_t positions = rows.size(1);
+        auto x = torch::cat({rows.view({frames * positions, d}), embed(batch.text_ids)});
+        const Rope angles = rope(batch.prefusion_positions);
+        for (int i = 0; i < vision_.prefusion.n_layer; ++i) {
+            x = llama_layer(fmt::format("prefusion_layers.{}.", i), x, angles, batch.prefusion_segments);
+        }
+        tokens = x.slice(0, 0, frames * positions)
+                     .view({frames, positions, d})
+                     .slice(1, positions - tokens.size(1));
+        fused = x.slice(0, frames * positions);
+        if (batch.text_targets.defined()) {
+            fused = torch::zeros({batch.fused_rows, d})
+                        .index_add(0, batch.text_targets, fused * batch.text_weights.unsqueeze(1));
+        }
+    }
+    out.vision_tokens = tokens;
+    if (batch.rows.size(0) == 0) return out;
+
+    const auto table = torch::cat({fused, tokens.reshape({-1, d}), embed(batch.plain_ids)});
+    auto x = out.inputs = table.index_select(0, batch.rows);
+    const Rope angles = rope(batch.positions);
+    for (int i = 0; i < language_.n_layer; ++i) {
+        x = llama_layer(fmt::format("model.layers.{}.", i), x, angles, batch.segments);
+    }
+    x = rms_norm(x.index_select(0, batch.label_rows), parameters_["model.norm.weight"], language_.rms_eps);
+    out.logits = scores(x, /*head=*/true);
+    return out;
+}
+
+}  // namespace llava_mini::trainer

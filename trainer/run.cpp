@@ -1,0 +1,292 @@
+#include "trainer/run.h"
+
+#include <ATen/Parallel.h>
+#include <torch/csrc/api/include/torch/version.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+
+#include "core/error.h"
+#include "core/hash.h"
+#include "trainer/curves.h"
+#include "trainer/data_queue.h"
+#include "trainer/random.h"
+
+namespace llava_mini::trainer {
+namespace {
+
+using nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kBatchesAhead = 8;
+constexpr std::array<const char*, 4> kMarkNames = {"name", "colour", "letter", "place"};
+
+double rounded(double value) {
+    return std::round(value * 1e5) / 1e5;
+}
+
+// What is reported of counts, by the names of question types.
+ordered_json report(const Counts& counts, const std::vector<std::string>& names) {
+    const double n = static_cast<double>(std::max<int64_t>(1, counts.batches));
+    ordered_json out = {{"loss", rounded(counts.loss / n)}};
+    if (counts.answers > 0) out["answers"] = rounded(counts.answers / n);
+    if (counts.patches > 0) out["patches"] = rounded(counts.patches / n);
+    if (counts.words > 0) out["words"] = rounded(counts.words / n);
+    for (size_t kind = 0; kind < counts.marks.size(); ++kind) {
+        if (counts.marks[kind] == 0) continue;
+        out["marks"][kMarkNames[kind]] =
+            rounded(static_cast<double>(counts.marks_found[kind]) / static_cast<double>(counts.marks[kind]));
+    }
+    std::map<std::string, ordered_json> types;
+    for (const auto& [index, type] : counts.types) {
+        const std::string name = index < 0 ? "" : names[static_cast<size_t>(index)];
+        types[name] = {{"answers", type.answers},
+                       {"exact", rounded(static_cast<double>(type.exact) / static_cast<double>(type.answers))},
+                       {"prior", rounded(type.prior())},
+                       {"loss", rounded(type.loss / static_cast<double>(type.tokens))}};
+    }
+    for (const auto& [name, type] : types) out["types"][name.empty() ? "(none)" : name] = type;
+    return out;
+}
+
+class Run {
+  public:
+    Run(const Recipe& recipe, LlavaMini& model, const Tokenizer& tokenizer, const SourceFactory& factory,
+        const RunOptions& options)
+        : recipe_(recipe),
+          model_(model),
+          factory_(factory),
+          options_(options),
+          optimizer_(model.parameters()),
+          maker_(tokenizer, model.vision(), types_) {}
+
+    RunEnd run() {
+        std::filesystem::create_directories(options_.folder);
+        const std::string hash =
+            hash_bytes({reinterpret_cast<const uint8_t*>(recipe_.text.data()), recipe_.text.size()}).hex();
+        if (const auto checkpoint = newest_checkpoint(options_.folder)) {
+            state_ = load_checkpoint(*checkpoint, model_.parameters(), optimizer_);
+            if (state_.phase > recipe_.phases.size()) {
+                throw_input("{}: phase {}, but the recipe has {}", checkpoint->string(), state_.phase,
+                            recipe_.phases.size());
+            }
+        }
+        const bool changed = !state_.recipe_hash.empty() && state_.recipe_hash != hash;
+        state_.recipe_hash = hash;
+        log({{"event", state_.samples == 0 ? "start" : "resume"},
+             {"version", LLAVA_MINI_VERSION},
+             {"torch", TORCH_VERSION},
+             {"threads", at::get_num_threads()},
+             {"seed", recipe_.seed},
+             {"recipe", recipe_.name},
+             {"recipe_hash", hash},
+             {"recipe_changed", changed},
+             {"phase", state_.phase},
+             {"step", state_.step},
+             {"samples", state_.samples}});
+        for (const Phase& phase : recipe_.phases) total_ += phase.samples;
+        if (!recipe_.validation.empty()) {
+            validation_ = std::make_unique<SampleOrder>(recipe_.validation, factory_, recipe_.seed);
+        }
+        while (state_.phase < recipe_.phases.size()) {
+            if (run_phase(recipe_.phases[state_.phase]) == RunEnd::kStopped) {
+                save();
+                log({{"event", "stopped"}, {"samples", state_.samples}});
+                return RunEnd::kStopped;
+            }
+            ++state_.phase;
+            state_.step = 0;
+        }
+        save();
+        save_model(model_.parameters(), options_.base, options_.folder / "model");
+        log({{"event", "done"}, {"samples", state_.samples}, {"seconds", rounded(state_.seconds)}});
+        return RunEnd::kDone;
+    }
+
+  private:
+    RunEnd run_phase(const Phase& phase) {
+        for (size_t part = 0; part < kParts; ++part) {
+            model_.parameters().set_learning(static_cast<Part>(part), phase.rates[part] > 0);
+        }
+        if (state_.step == 0) optimizer_.reset();
+        const SampleOrder order(phase.data, factory_, recipe_.seed);
+        const auto per_step = static_cast<uint64_t>(phase.accumulate);
+        const uint64_t steps = phase.steps(), before = state_.samples - samples_at(phase, state_.step);
+        if (state_.step >= steps) return RunEnd::kDone;
+        DataQueue queue([&](uint64_t number) { return make_batch(phase, order, number, before); },
+                        state_.step * per_step, steps * per_step, options_.data_threads, kBatchesAhead);
+        auto clock = Clock::now();
+        Counts counts;
+        double norms = 0, log_seconds = 0;
+        int64_t logged_steps = 0;
+        while (state_.step < steps) {
+            norms += step(phase, queue, steps, counts);
+            ++logged_steps;
+            const uint64_t earlier = state_.samples;
+            ++state_.step;
+            state_.samples = before + samples_at(phase, state_.step);
+            const auto now = Clock::now();
+            const double seconds = std::chrono::duration<double>(now - clock).count();
+            clock = now;
+            state_.seconds += seconds;
+            log_seconds += seconds;
+            if (state_.step % static_cast<uint64_t>(options_.log_every) == 0 || state_.step == steps) {
+                ordered_json entry = {{"event", "train"},
+                                      {"phase", phase.name},
+                                      {"step", state_.step},
+                                      {"samples", state_.samples},
+                                      {"seconds", rounded(state_.seconds)},
+                                      {"samples_per_s", rounded(static_cast<double>(counts.samples) / log_seconds)},
+                                      {"gradient_norm", rounded(norms / static_cast<double>(logged_steps))},
+                                      {"rates", rates_now(phase, steps)}};
+                entry.update(report(counts, types_.names()));
+                log(entry);
+                label_ = fmt::format("{} loss {:.3f}, {:.1f} samples/s", phase.name,
+                                     counts.loss / static_cast<double>(counts.batches),
+                                     static_cast<double>(counts.samples) / log_seconds);
+                counts = {};
+                norms = log_seconds = 0;
+                logged_steps = 0;
+            }
+            const auto crossed = [&](uint64_t every) {
+                return every > 0 && earlier / every != state_.samples / every;
+            };
+            if (crossed(recipe_.validate_every) || state_.step == steps) validate_now(phase);
+            if (crossed(recipe_.checkpoint_every) && state_.step < steps) save();
+            clock = Clock::now();
+            if (options_.progress && !options_.progress(state_.samples, total_, label_)) {
+                return state_.step < steps ? RunEnd::kStopped : RunEnd::kDone;
+            }
+        }
+        return RunEnd::kDone;
+    }
+
+    static uint64_t samples_at(const Phase& phase, uint64_t step) {
+        return std::min(phase.samples,
+                        step * static_cast<uint64_t>(phase.batch) * static_cast<uint64_t>(phase.accumulate));
+    }
+
+    Batch make_batch(const Phase& phase, const SampleOrder& order, uint64_t number, uint64_t before) const {
+        const uint64_t first = number * static_cast<uint64_t>(phase.batch);
+        const uint64_t last = std::min(phase.samples, first + static_cast<uint64_t>(phase.batch));
+        std::vector<Example> examples;
+        for (uint64_t i = first; i < last; ++i) {
+            examples.push_back(maker_.make(order.at(i, phase.samples, before), phase.examples,
+                                           key_of(recipe_.seed, 21, before + i)));
+        }
+        const auto& own = model_.vision().compressor_grids;
+        const std::vector<int>& grids = phase.grids.empty() ? own : phase.grids;
+        int side = 0;
+        if (!phase.grids.empty()) {
+            side = grids[key_of(recipe_.seed, 22, before + first) % grids.size()];
+            if (std::find(own.begin(), own.end(), side) == own.end()) {
+                throw_input("phase {}: grids: the model has no grid of side {} (it has {})", phase.name, side,
+                            fmt::join(own, ", "));
+            }
+        } else if (!own.empty()) {
+            side = own.front();
+        }
+        return collate(examples, model_.batch_shape(), side, number);
+    }
+
+    // One optimiser step; returns the gradient norm.
+    double step(const Phase& phase, DataQueue& queue, uint64_t steps, Counts& counts) {
+        model_.parameters().zero_gradients();
+        const LossWeights weights{phase.answers, phase.patches, phase.words};
+        for (int i = 0; i < phase.accumulate; ++i) {
+            const Batch batch = queue.next();
+            if (batch.examples == 0) continue;
+            const auto loss = batch_loss(model_, batch, weights, counts);
+            if (loss.requires_grad()) (loss / phase.accumulate).backward();
+        }
+        const double norm = optimizer_.gradient_norm();
+        if (!std::isfinite(norm)) {
+            throw_input("phase {}, step {}: the gradient is {}", phase.name, state_.step, norm);
+        }
+        const double scale = phase.clip > 0 && norm > phase.clip ? phase.clip / norm : 1.0;
+        std::array<double, kParts> rates{};
+        for (size_t part = 0; part < kParts; ++part) {
+            rates[part] = phase.rate(static_cast<Part>(part),
+                                     static_cast<double>(state_.step + 1) / static_cast<double>(steps));
+        }
+        optimizer_.step(phase.adam, rates, scale);
+        return norm;
+    }
+
+    ordered_json rates_now(const Phase& phase, uint64_t steps) const {
+        ordered_json out;
+        for (size_t part = 0; part < kParts; ++part) {
+            if (phase.rates[part] <= 0) continue;
+            out[kPartNames[part]] = phase.rate(static_cast<Part>(part),
+                                               static_cast<double>(state_.step) / static_cast<double>(steps));
+        }
+        return out;
+    }
+
+    void validate_now(const Phase& phase) {
+        if (!validation_) return;
+        const Counts counts = validate(recipe_, model_, maker_, *validation_, phase);
+        ordered_json entry = {{"event", "validation"},
+                              {"phase", phase.name},
+                              {"samples", state_.samples},
+                              {"seconds", rounded(state_.seconds)}};
+        entry.update(report(counts, types_.names()));
+        log(entry);
+    }
+
+    void save() {
+        save_checkpoint(options_.folder, options_.base, model_.parameters(), optimizer_, state_,
+                        recipe_.keep_checkpoints);
+        write_curves(options_.folder / "log.jsonl", options_.folder / "curves.svg");
+    }
+
+    void log(const ordered_json& entry) {
+        std::ofstream file(options_.folder / "log.jsonl", std::ios::app);
+        file << entry.dump() << '\n';
+        if (!file.flush()) throw_system("{}: cannot be written", (options_.folder / "log.jsonl").string());
+    }
+
+    const Recipe& recipe_;
+    LlavaMini& model_;
+    const SourceFactory& factory_;
+    const RunOptions& options_;
+    AdamW optimizer_;
+    QuestionTypes types_;
+    ExampleMaker maker_;
+    RunState state_;
+    std::unique_ptr<SampleOrder> validation_;
+    uint64_t total_ = 0;
+    std::string label_ = "training";
+};
+
+}  // namespace
+
+Counts validate(const Recipe& recipe, LlavaMini& model, const ExampleMaker& maker, const SampleOrder& order,
+                const Phase& phase) {
+    const torch::NoGradGuard no_gradients;
+    Counts counts;
+    ExampleOptions options = phase.examples;
+    options.dialogue_share = options.unfused_share = 0;
+    const int side = model.vision().compressor_grids.empty() ? 0 : model.vision().compressor_grids.front();
+    constexpr uint64_t kBatch = 8;
+    for (uint64_t first = 0; first < recipe.validation_samples; first += kBatch) {
+        std::vector<Example> examples;
+        for (uint64_t i = first; i < std::min(recipe.validation_samples, first + kBatch); ++i) {
+            examples.push_back(maker.make(order.at(i, recipe.validation_samples, 0), options,
+                                          key_of(recipe.seed, 31, i)));
+        }
+        // Numbers that count marks in every batch.
+        const Batch batch = collate(examples, model.batch_shape(), side, 0);
+        batch_loss(model, batch, {phase.answers, phase.patches, phase.words}, counts);
+    }
+    return counts;
+}
+
+RunEnd run_recipe(const Recipe& recipe, LlavaMini& model, const Tokenizer& tokenizer, const SourceFactory& factory,
+                  const RunOptions& options) {
+    return Run(recipe, model, tokenizer, factory, options).run();
+}
+
+}  // namespace llava_mini::trainer

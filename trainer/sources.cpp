@@ -1,0 +1,59 @@
+#include "trainer/sources.h"
+
+#include <set>
+
+#include "convert/json_input.h"
+#include "core/error.h"
+#include "scenes/generator.h"
+
+namespace llava_mini::trainer {
+namespace {
+
+std::shared_ptr<const SampleSource> make_scenes(const DataSpec& spec) {
+    static const std::set<std::string> known = {
+        "split",      "seed",       "size",       "min_things", "max_things", "big_share", "shape_share", "sign_share",
+        "clip_share", "min_frames", "max_frames", "min_turns",  "max_turns",  "augment",   "weights",     "samples"};
+    const nlohmann::json options = spec.options;
+    for (const auto& [key, value] : options.items()) {
+        if (!known.contains(key)) {
+            throw_input("data source scenes: unknown option '{}', expected one of {}", printable(key),
+                        fmt::join(known, ", "));
+        }
+    }
+    const JsonObject object(options, "data source scenes");
+    scenes::GeneratorOptions out;
+    const auto integer = [&](const char* key, int& value) { value = object.integer_or(key, 0, INT32_MAX, value); };
+    const auto share = [&](const char* key, double& value) {
+        value = object.real_or(key, 0, 1, static_cast<float>(value));
+    };
+    out.split = scenes::parse_split(object.text_or("split", "train"));
+    out.seed = static_cast<uint64_t>(object.integer_or("seed", 0, INT32_MAX, 1));
+    integer("size", out.size);
+    integer("min_things", out.scene.min_things);
+    integer("max_things", out.scene.max_things);
+    share("big_share", out.scene.big_share);
+    share("shape_share", out.scene.shape_share);
+    share("sign_share", out.scene.sign_share);
+    share("clip_share", out.clip_share);
+    integer("min_frames", out.clip.min_frames);
+    integer("max_frames", out.clip.max_frames);
+    integer("min_turns", out.min_turns);
+    integer("max_turns", out.max_turns);
+    if (object.has("augment")) out.augment = object.boolean_or("augment", true);
+    if (object.has("samples")) out.samples = static_cast<uint64_t>(object.integer("samples", 1, INT32_MAX));
+    if (const auto weights = object.object("weights")) {
+        for (const auto& [type, weight] : object.find("weights")->items()) {
+            out.weights[type] = weights->real(type.c_str(), 0, 1e6);
+        }
+    }
+    return std::make_shared<scenes::SceneGenerator>(out);
+}
+
+}  // namespace
+
+std::shared_ptr<const SampleSource> make_source(const DataSpec& spec) {
+    if (spec.source == "scenes") return make_scenes(spec);
+    throw_input("data source '{}' is not known (there is: scenes)", spec.source);
+}
+
+}  // namespace llava_mini::trainer
