@@ -1,22 +1,15 @@
 #include "media/ffmpeg_decoder.h"
 
-extern "C" {
-#include <libavcodec/avcodec.h>
-#include <libavformat/avformat.h>
-}
-
 #include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <string_view>
-#include <type_traits>
 #include <vector>
 
 #include "core/error.h"
 #include "media/bytes.h"
+#include "media/ffmpeg_handles.h"
 #include "media/ffmpeg_log.h"
 #include "media/frame_pixels.h"
 #include "media/gif.h"
@@ -91,37 +84,6 @@ int64_t seek_memory(void* opaque, int64_t offset, int whence) {
     return file.position = offset;
 }
 
-struct AvioDeleter {
-    void operator()(AVIOContext* io) const {
-        av_freep(&io->buffer);
-        avio_context_free(&io);
-    }
-};
-struct FormatDeleter {
-    void operator()(AVFormatContext* format) const { avformat_close_input(&format); }
-};
-struct CodecDeleter {
-    void operator()(AVCodecContext* codec) const { avcodec_free_context(&codec); }
-};
-struct PacketDeleter {
-    void operator()(AVPacket* packet) const { av_packet_free(&packet); }
-};
-struct FrameDeleter {
-    void operator()(AVFrame* frame) const { av_frame_free(&frame); }
-};
-using AvioPtr = std::unique_ptr<AVIOContext, AvioDeleter>;
-using FormatPtr = std::unique_ptr<AVFormatContext, FormatDeleter>;
-using CodecPtr = std::unique_ptr<AVCodecContext, CodecDeleter>;
-using PacketPtr = std::unique_ptr<AVPacket, PacketDeleter>;
-using FramePtr = std::unique_ptr<AVFrame, FrameDeleter>;
-
-// What an allocating function of FFmpeg returned; decode_image() turns the exception into an Error.
-template <typename Pointer>
-Pointer checked(Pointer pointer) {
-    if (!pointer) throw std::bad_alloc();
-    return pointer;
-}
-
 const Kind& kind_of(std::span<const uint8_t> bytes, const std::string& name) {
     for (const Kind& kind : kKinds) {
         if (has_text(bytes, kind.offset, kind.magic)) return kind;
@@ -135,16 +97,6 @@ const Kind& kind_of(std::span<const uint8_t> bytes, const std::string& name) {
 [[noreturn]] void throw_too_large(const DecodeOptions& options, uint64_t width, uint64_t height) {
     throw_input("{}: the picture has {} x {} pixels, at most {} pixels are accepted", options.name, width,
                 height, options.max_pixels);
-}
-
-// The decoders hand on numbers of colour spaces and ranges as files have them. Those that FFmpeg has no name
-// for are no values of the enumerations and must not be read as such: they become "unspecified", as in FFmpeg
-// itself.
-template <typename Enum>
-void keep_known(Enum& value, Enum end, Enum unspecified) {
-    std::underlying_type_t<Enum> number;
-    std::memcpy(&number, &value, sizeof number);
-    if (number >= static_cast<std::underlying_type_t<Enum>>(end)) value = unspecified;
 }
 
 // Reads and decodes packets until there is a frame.
@@ -192,8 +144,7 @@ class FirstFrame {
         if (frame->decode_error_flags != 0 || (frame->flags & AV_FRAME_FLAG_CORRUPT) != 0) {
             check(AVERROR_INVALIDDATA);
         }
-        keep_known(frame->colorspace, AVCOL_SPC_NB, AVCOL_SPC_UNSPECIFIED);
-        keep_known(frame->color_range, AVCOL_RANGE_NB, AVCOL_RANGE_UNSPECIFIED);
+        keep_known_colours(*frame);
         return frame;
     }
 
