@@ -54,6 +54,23 @@ ggml_type to_ggml(KvType type) {
     throw_usage("unknown K/V type {}", static_cast<int>(type));
 }
 
+void FusionMean::add(const Matrix& fused) {
+    if (count_++ == 0) {
+        rows_ = fused.rows;
+        cols_ = fused.cols;
+        sum_.assign(fused.data.size(), 0.0);
+    }
+    for (size_t i = 0; i < sum_.size(); ++i) sum_[i] += fused.data[i];
+}
+
+Matrix FusionMean::mean() const {
+    Matrix mean(rows_, cols_);
+    for (size_t i = 0; i < sum_.size(); ++i) {
+        mean.data[i] = static_cast<float>(sum_[i] / static_cast<double>(count_));
+    }
+    return mean;
+}
+
 uint64_t ImageEncoding::bytes() const {
     return vision_tokens.data.size() * sizeof(float) + (vision ? vision->bytes() : 0);
 }
@@ -76,16 +93,46 @@ std::shared_ptr<const ImageEncoding> Pipeline::encode_image(const PixelValues& p
                                                             const Hash128& key, Timings& timings,
                                                             EncodingTrace* trace) {
     const std::lock_guard lock(mutex_);
-    const VisionHparams& hp = hparams();
-    auto encoding = std::make_shared<ImageEncoding>();
-    encoding->key = key;
-
     // views, the whole picture last -> [views][P, d_v]
     PatchFeatures features;
     {
         const Stopwatch watch(timings.vision_tower);
         features = tower_->encode(pixels);
     }
+    if (trace != nullptr) trace->pixels = pixels;
+    return encode_features(std::move(features), grid_side, key, timings, trace);
+}
+
+std::vector<std::shared_ptr<const ImageEncoding>> Pipeline::encode_frames(std::span<const PixelValues> frames,
+                                                                          int grid_side, Timings& timings) {
+    const std::lock_guard lock(mutex_);
+    PixelValues all{0, frames.empty() ? 0 : frames[0].size, {}};
+    for (const PixelValues& frame : frames) {
+        all.views += frame.views;
+        all.data.insert(all.data.end(), frame.data.begin(), frame.data.end());
+    }
+    std::vector<std::shared_ptr<const ImageEncoding>> encodings;
+    if (frames.empty()) return encodings;
+    PatchFeatures features;
+    {
+        const Stopwatch watch(timings.vision_tower);
+        features = tower_->encode(all);
+    }
+    auto next = std::make_move_iterator(features.views.begin());
+    for (const PixelValues& frame : frames) {
+        encodings.push_back(encode_features({{next, next + frame.views}}, grid_side, {}, timings, nullptr));
+        next += frame.views;
+    }
+    return encodings;
+}
+
+// What follows the tower, for the views of one picture. The lock is held.
+std::shared_ptr<const ImageEncoding> Pipeline::encode_features(PatchFeatures features, int grid_side,
+                                                               const Hash128& key, Timings& timings,
+                                                               EncodingTrace* trace) {
+    const VisionHparams& hp = hparams();
+    auto encoding = std::make_shared<ImageEncoding>();
+    encoding->key = key;
     const Matrix& whole = features.views.back();
     const std::span blocks(features.views.data(), features.views.size() - 1);
     const auto n = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(blocks.size()))));
@@ -95,7 +142,10 @@ std::shared_ptr<const ImageEncoding> Pipeline::encode_image(const PixelValues& p
     if (hp.compressor_grids.empty()) {
         const Stopwatch watch(timings.projector);
         encoding->vision_tokens = projector_->project(whole);
-        if (trace != nullptr) *trace = {pixels, std::move(features), {}, {}, encoding->vision_tokens, {}};
+        if (trace != nullptr) {
+            trace->features = std::move(features);
+            trace->prefusion_in = encoding->vision_tokens;
+        }
         return encoding;
     }
 
@@ -128,12 +178,11 @@ std::shared_ptr<const ImageEncoding> Pipeline::encode_image(const PixelValues& p
         encoding->vision = std::move(prefused.kv);
     }
     if (trace != nullptr) {
-        *trace = {pixels,
-                  std::move(features),
-                  std::move(compressed),
-                  std::move(projected_compressed),
-                  std::move(projected),
-                  std::move(prefused.outputs)};
+        trace->features = std::move(features);
+        trace->compressed = std::move(compressed);
+        trace->projected_compressed = std::move(projected_compressed);
+        trace->prefusion_in = std::move(projected);
+        trace->prefusion_out = std::move(prefused.outputs);
     }
     return encoding;
 }
@@ -171,28 +220,17 @@ Matrix Pipeline::mean_fusion(const TextRows& text,
     const int64_t n = text.embeddings.rows;
     const bool continued = state != nullptr && state->rows > 0;
     TextFusion extended{{}, n + (continued ? state->rows : 0)};
-    std::vector<double> sum(text.embeddings.data.size(), 0.0);
-    Matrix mean;
+    FusionMean mean;
     for (size_t i = 0; i < pictures.size(); ++i) {
         FusedText fused =
             prefusion_->fuse_text(text, *pictures[i]->vision, continued ? state->kv[i].get() : nullptr,
                                   continued ? state->rows : 0, /*keep_kv=*/state != nullptr);
         if (state != nullptr) extended.kv.push_back(std::move(fused.kv));
-        if (pictures.size() == 1) {
-            mean = fused.rows;
-        } else {
-            for (size_t j = 0; j < sum.size(); ++j) sum[j] += fused.rows.data[j];
-        }
+        mean.add(fused.rows);
         if (per_picture != nullptr) per_picture->push_back(std::move(fused.rows));
     }
-    if (pictures.size() > 1) {
-        mean = Matrix(n, text.embeddings.cols);
-        for (size_t j = 0; j < sum.size(); ++j) {
-            mean.data[j] = static_cast<float>(sum[j] / static_cast<double>(pictures.size()));
-        }
-    }
     if (state != nullptr) *state = std::move(extended);
-    return mean;
+    return mean.mean();
 }
 
 }  // namespace llava_mini

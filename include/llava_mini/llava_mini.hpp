@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "llava_mini/error.hpp"
+#include "llava_mini/video.hpp"
 
 namespace llava_mini {
 
@@ -61,7 +62,8 @@ struct ImageOptions {
 
 struct SessionOptions {
     /// Size of the language model's context in tokens; 0: 4096, or less if the model was trained with less
-    /// (in the context of its language model, or in prompts: tokenizer_model_max_length of its checkpoint).
+    /// (in the context of its language model, or in prompts: tokenizer_model_max_length of its checkpoint);
+    /// with a video as many as it needs, up to what the model was trained with.
     int context = 0;
     /// CPU threads of the language model; 0: the model's.
     int threads = 0;
@@ -112,6 +114,8 @@ struct Answer {
     int generated_tokens = 0;
     int pictures_cached = 0;  ///< pictures whose encoding was found in the cache
     Timings timings;
+    /// Of the video, if the conversation has one.
+    std::optional<VideoReport> video = {};
 };
 
 struct ChatTurn {
@@ -163,7 +167,7 @@ class Model {
     std::unique_ptr<Impl> impl_;
 };
 
-/// A conversation about pictures. Not thread-safe: one thread at a time, except stop().
+/// A conversation about pictures or a video. Not thread-safe: one thread at a time, except stop().
 class Session {
   public:
     explicit Session(std::shared_ptr<Model> model, const SessionOptions& options = {});
@@ -176,6 +180,12 @@ class Session {
     /// front, if that has none); with several pictures the text takes the mean of its fusion with each.
     /// Throws Error(kInput) naming the picture; the conversation stays as it was.
     void add_image(const Picture& picture, const ImageOptions& options = {});
+
+    /// Makes the conversation one about a video: opens it and plans its frames. They are looked at when the
+    /// next question is asked. `source`: a file, "-" for standard input, an address (http, rtsp, udp, tcp,
+    /// ...) or a camera (v4l2:/dev/video0). A conversation is about pictures or one video. Throws
+    /// Error(kInput) naming the source; the conversation stays as it was.
+    VideoFacts add_video(const std::string& source, const VideoOptions& options = {});
 
     /// Asks and waits for the whole answer. `on_text` gets every new piece of text (whole UTF-8 characters)
     /// and returns false to stop. Keys and values of the common part of the conversation are kept from turn

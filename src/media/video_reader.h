@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "llava_mini/video.hpp"
 #include "media/video_source.h"
 #include "model/stages.h"
 
@@ -28,28 +29,6 @@ struct VideoReaderOptions {
 struct VideoFrame {
     Image image;         ///< upright, as its display matrix says
     double seconds = 0;  ///< from the video's beginning
-};
-
-/// What is known before a frame was decoded.
-struct VideoFacts {
-    std::string container, codec;
-    int width = 0, height = 0;  ///< as stored
-    double fps = 0;             ///< on average; 0: unknown
-    double seconds = 0;         ///< duration; 0: unknown
-    int64_t frames = 0;         ///< in the video; 0: unknown
-    int64_t chosen = 0;         ///< to be looked at, `skip` not subtracted; 0: unknown
-    bool variable_rate = false;
-};
-
-/// What became of it.
-struct VideoReport {
-    int64_t frames = 0;           ///< given out
-    int64_t decoded = 0;          ///< frames that the decoder made
-    int64_t damaged_packets = 0;  ///< packets and frames that could not be decoded, skipped
-    int64_t replaced = 0;         ///< chosen frames that were damaged: the next good one stands for them
-    int64_t missing = 0;          ///< chosen frames after the last good one
-    int64_t dropped = 0;          ///< of a live source, as they were not taken in time
-    bool cut_off = false;         ///< the file ends before it should
 };
 
 /// Which frames. Of a file, packets are counted in a first pass that decodes nothing, and frame_indices()
