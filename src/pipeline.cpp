@@ -77,7 +77,9 @@ uint64_t ImageEncoding::bytes() const {
 
 Pipeline::Pipeline(const std::filesystem::path& vision_file, const TokenEmbeddings& embeddings,
                    const ModelOptions& options)
-    : embeddings_(embeddings), backends_(options.gpu_layers != 0, options.threads) {
+    : embeddings_(embeddings),
+      kv_type_(to_ggml(options.prefusion_kv)),
+      backends_(options.gpu_layers != 0, options.threads) {
     weights_ = std::make_unique<VisionWeights>(GgufFile(vision_file), backends_, options.progress);
     if (hparams().prefusion.n_embd != embeddings.n_embd()) {
         throw_input("{}: made for a language model of width {}, but that of this one is {}",
@@ -86,7 +88,7 @@ Pipeline::Pipeline(const std::filesystem::path& vision_file, const TokenEmbeddin
     tower_ = std::make_unique<ClipVisionEncoder>(*weights_, backends_);
     compressor_ = std::make_unique<Compressor>(*weights_, backends_);
     projector_ = std::make_unique<Projector>(*weights_, backends_);
-    prefusion_ = std::make_unique<ModalityPrefusion>(*weights_, backends_, to_ggml(options.prefusion_kv));
+    prefusion_ = std::make_unique<ModalityPrefusion>(*weights_, backends_, kv_type_);
 }
 
 std::shared_ptr<const ImageEncoding> Pipeline::encode_image(const PixelValues& pixels, int grid_side,
@@ -189,16 +191,17 @@ std::shared_ptr<const ImageEncoding> Pipeline::encode_features(PatchFeatures fea
 
 Matrix Pipeline::fuse_text(std::span<const int32_t> ids,
                            std::span<const std::shared_ptr<const ImageEncoding>> pictures, TextFusion* state,
-                           Timings& timings) {
+                           Timings& timings, const TextFusion* earlier) {
     const Stopwatch watch(timings.prefusion_text);
     Matrix embeddings = embeddings_.rows(ids);
     if (pictures.empty() || hparams().prefusion.n_layer == 0 || ids.empty()) return embeddings;
 
+    if (earlier == nullptr) earlier = state;
     TextRows text{std::move(embeddings), std::vector<int32_t>(ids.size()),
                   std::vector<uint8_t>(ids.size(), 1)};
     std::iota(text.positions.begin(), text.positions.end(),
-              state != nullptr ? static_cast<int32_t>(state->rows) : 0);
-    return mean_fusion(text, pictures, state, nullptr);
+              earlier != nullptr ? static_cast<int32_t>(earlier->rows) : 0);
+    return mean_fusion(text, pictures, state, earlier, nullptr);
 }
 
 Matrix Pipeline::fuse_masked_text(const Matrix& embeddings, std::span<const uint8_t> visible,
@@ -210,21 +213,21 @@ Matrix Pipeline::fuse_masked_text(const Matrix& embeddings, std::span<const uint
     TextRows text{embeddings, {}, {visible.begin(), visible.end()}};
     int32_t next = 0;
     for (const uint8_t seen : visible) text.positions.push_back(seen != 0 ? next++ : 0);
-    return mean_fusion(text, pictures, nullptr, per_picture);
+    return mean_fusion(text, pictures, nullptr, nullptr, per_picture);
 }
 
 Matrix Pipeline::mean_fusion(const TextRows& text,
                              std::span<const std::shared_ptr<const ImageEncoding>> pictures,
-                             TextFusion* state, std::vector<Matrix>* per_picture) {
+                             TextFusion* state, const TextFusion* earlier, std::vector<Matrix>* per_picture) {
     const std::lock_guard lock(mutex_);
     const int64_t n = text.embeddings.rows;
-    const bool continued = state != nullptr && state->rows > 0;
-    TextFusion extended{{}, n + (continued ? state->rows : 0)};
+    const bool continued = earlier != nullptr && earlier->rows > 0;
+    TextFusion extended{{}, n + (continued ? earlier->rows : 0)};
     FusionMean mean;
     for (size_t i = 0; i < pictures.size(); ++i) {
         FusedText fused =
-            prefusion_->fuse_text(text, *pictures[i]->vision, continued ? state->kv[i].get() : nullptr,
-                                  continued ? state->rows : 0, /*keep_kv=*/state != nullptr);
+            prefusion_->fuse_text(text, *pictures[i]->vision, continued ? earlier->kv[i].get() : nullptr,
+                                  continued ? earlier->rows : 0, /*keep_kv=*/state != nullptr);
         if (state != nullptr) extended.kv.push_back(std::move(fused.kv));
         mean.add(fused.rows);
         if (per_picture != nullptr) per_picture->push_back(std::move(fused.rows));

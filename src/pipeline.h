@@ -81,10 +81,11 @@ class Pipeline {
 
     /// Fuses a run of text with every picture and returns the mean, [N, d] (summed in double, for any number
     /// of pictures). Positions go on where the earlier text of `state` ended; `state` is extended if not
-    /// null. Without pictures, without pre-fusion layers: the plain embeddings.
+    /// null. To go on without extending anything, `state` is null and `earlier` what is gone on from. Without
+    /// pictures, without pre-fusion layers: the plain embeddings.
     Matrix fuse_text(std::span<const int32_t> ids,
                      std::span<const std::shared_ptr<const ImageEncoding>> pictures, TextFusion* state,
-                     Timings& timings);
+                     Timings& timings, const TextFusion* earlier = nullptr);
 
     /// The same for a whole prompt in which some positions are masked (placeholder, official quirks): these
     /// keep position 1 and are hidden from every key. `per_picture`, if not null, gets every picture's fused
@@ -93,6 +94,8 @@ class Pipeline {
                             std::span<const std::shared_ptr<const ImageEncoding>> pictures, Timings& timings,
                             std::vector<Matrix>* per_picture = nullptr);
 
+    ggml_type prefusion_kv_type() const { return kv_type_; }
+
     Matrix embed(std::span<const int32_t> ids) const { return embeddings_.rows(ids); }
 
   private:
@@ -100,9 +103,10 @@ class Pipeline {
                                                          const Hash128& key, Timings& timings,
                                                          EncodingTrace* trace);
     Matrix mean_fusion(const TextRows& text, std::span<const std::shared_ptr<const ImageEncoding>> pictures,
-                       TextFusion* state, std::vector<Matrix>* per_picture);
+                       TextFusion* state, const TextFusion* earlier, std::vector<Matrix>* per_picture);
 
     const TokenEmbeddings& embeddings_;
+    const ggml_type kv_type_;
     std::mutex mutex_;
     Backends backends_;
     std::unique_ptr<VisionWeights> weights_;

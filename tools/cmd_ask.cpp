@@ -23,6 +23,7 @@ struct AskFlags {
     VideoFlags video;
     std::vector<std::filesystem::path> images;
     std::string video_source;
+    std::filesystem::path index;
     std::string question;
     bool json = false;
 };
@@ -65,21 +66,13 @@ void print_json(const AskFlags& flags, const std::string& question, const Model&
                                      {"generated_tokens", answer.generated_tokens},
                                      {"pictures_cached", answer.pictures_cached},
                                      {"seconds", seconds(answer.timings)}};
-    if (facts) object["video"] = {{"source", flags.video_source}, {"facts", to_json(*facts)}};
+    if (facts)
+        object["video"] = {{"source", flags.index.empty() ? flags.video_source : flags.index.string()},
+                           {"facts", to_json(*facts)}};
     if (answer.video) object["video"]["report"] = to_json(*answer.video);
     // File names and questions need not be UTF-8; JSON must be.
     const auto replace = nlohmann::ordered_json::error_handler_t::replace;
     std::printf("%s\n", object.dump(2, ' ', /*ensure_ascii=*/false, replace).c_str());
-}
-
-// Frames are made into views by the flags that pictures have.
-VideoOptions video_options(const AskFlags& flags) {
-    VideoOptions options = flags.video.video;
-    options.resolution_ratio = flags.image.image.resolution_ratio;
-    options.vision_tokens = flags.image.image.vision_tokens;
-    options.aspect_ratio = flags.image.image.aspect_ratio;
-    options.max_pixels = flags.image.image.max_pixels;
-    return options;
 }
 
 void ask(const AskFlags& flags) {
@@ -95,8 +88,10 @@ void ask(const AskFlags& flags) {
     VideoProgress progress(flags.video_source);
     std::optional<VideoFacts> facts;
     if (!flags.video_source.empty()) {
-        facts = session.add_video(flags.video_source, progress.watched(video_options(flags)));
+        facts = session.add_video(flags.video_source,
+                                  progress.watched(with_image_flags(flags.video.video, flags.image.image)));
     }
+    if (!flags.index.empty()) facts = session.add_index(flags.index);
     const auto print = [&](std::string_view text) {
         progress.end();
         return flags.json || print_piece(text);
@@ -131,6 +126,10 @@ void add_ask(CLI::App& app) {
     command->add_option("--video", flags->video_source, std::string("A video: ") + kVideoSources)
         ->type_name("SOURCE")
         ->excludes("--image");
+    command->add_option("--index", flags->index, "A video's index, made by `llava-mini index`")
+        ->type_name("FILE")
+        ->excludes("--image")
+        ->excludes("--video");
     command->add_flag(
         "--json", flags->json,
         "Print one JSON object instead: answer, why it stopped, token counts, seconds by stage");

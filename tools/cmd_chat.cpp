@@ -27,11 +27,13 @@ struct ChatFlags {
     VideoFlags video;
     std::vector<std::filesystem::path> images;
     std::string video_source;
+    std::filesystem::path index;
 };
 
 constexpr const char* kHelp =
     "/image FILE  add a picture to the conversation\n"
     "/video FILE  talk about a video\n"
+    "/index FILE  talk about a video that `llava-mini index` has looked at\n"
     "/reset       forget the conversation, its pictures or its video\n"
     "/save FILE   write the conversation, as JSON if FILE ends in .json, else as Markdown\n"
     "/help        this text\n"
@@ -102,6 +104,7 @@ class Chat {
           session_(model_, flags.model.session_options()) {
         for (const auto& image : flags.images) add_image(image);
         if (!flags.video_source.empty()) add_video(flags.video_source);
+        if (!flags.index.empty()) add_index(flags.index);
     }
 
     void run() {
@@ -152,6 +155,10 @@ class Chat {
             if (argument.empty()) throw_usage("/video needs a file or another source");
             add_video(with_home(argument).string());
             std::fprintf(stderr, "added %s; it is looked at with the next question\n", argument.c_str());
+        } else if (command == "/index") {
+            if (argument.empty()) throw_usage("/index needs a file");
+            add_index(with_home(argument));
+            std::fprintf(stderr, "added %s\n", argument.c_str());
         } else if (command == "/reset") {
             session_.reset();
             pictures_.clear();
@@ -175,14 +182,15 @@ class Chat {
     }
 
     void add_video(const std::string& source) {
-        VideoOptions options = flags_.video.video;
-        options.resolution_ratio = flags_.image.image.resolution_ratio;
-        options.vision_tokens = flags_.image.image.vision_tokens;
-        options.aspect_ratio = flags_.image.image.aspect_ratio;
-        options.max_pixels = flags_.image.image.max_pixels;
         progress_ = std::make_unique<VideoProgress>(source);
-        session_.add_video(source, progress_->watched(options));
+        session_.add_video(source,
+                           progress_->watched(with_image_flags(flags_.video.video, flags_.image.image)));
         video_ = source;
+    }
+
+    void add_index(const std::filesystem::path& index) {
+        session_.add_index(index);
+        video_ = index.string();
     }
 
     void ask(const std::string& question) {
@@ -250,6 +258,10 @@ void add_chat(CLI::App& app) {
         ->add_option("--video", flags->video_source, std::string("A video to start with: ") + kVideoSources)
         ->type_name("SOURCE")
         ->excludes("--image");
+    command->add_option("--index", flags->index, "A video's index, made by `llava-mini index`, to start with")
+        ->type_name("FILE")
+        ->excludes("--image")
+        ->excludes("--video");
     flags->model.add_model_to(*command);
     flags->model.add_session_to(*command);
     flags->image.add_to(*command);

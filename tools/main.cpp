@@ -78,6 +78,7 @@ int main(int argc, char** argv) {
     llava_mini::tools::add_chat(app);
     llava_mini::tools::add_convert(app);
     llava_mini::tools::add_dump(app);
+    llava_mini::tools::add_index(app);
     llava_mini::tools::add_info(app);
     llava_mini::tools::add_quantize(app);
     llava_mini::tools::add_synth(app);

@@ -61,6 +61,14 @@ void VideoFlags::add_fusion_frames_to(CLI::App& command, int fusion_frames) {
         ->capture_default_str();
 }
 
+VideoOptions with_image_flags(VideoOptions options, const ImageOptions& image) {
+    options.resolution_ratio = image.resolution_ratio;
+    options.vision_tokens = image.vision_tokens;
+    options.aspect_ratio = image.aspect_ratio;
+    options.max_pixels = image.max_pixels;
+    return options;
+}
+
 std::string clock_text(double seconds) {
     const auto whole = static_cast<int64_t>(seconds + 0.5);
     return whole < 3600 ? fmt::format("{}:{:02}", whole / 60, whole % 60)

@@ -24,6 +24,9 @@ struct VideoFlags {
     void add_fusion_frames_to(CLI::App& command, int fusion_frames);
 };
 
+/// Frames are made into views by the flags that pictures have.
+VideoOptions with_image_flags(VideoOptions options, const ImageOptions& image);
+
 /// 0:05, 12:34, 1:02:03
 std::string clock_text(double seconds);
 

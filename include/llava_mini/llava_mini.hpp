@@ -167,6 +167,15 @@ class Model {
     std::unique_ptr<Impl> impl_;
 };
 
+/// Stores in `index` what depends on the frames of a video alone (docs/index-format.md), so that questions
+/// cost their own tokens only. Work that was interrupted, even by kill -9, is gone on with; damaged parts are
+/// made again; a video that has grown is continued. `session` gives the system prompt, and for
+/// options.language_state the context. Throws Error(kInput) if the video cannot be read, or `index` belongs
+/// to another video, model or settings.
+IndexResult make_video_index(const std::shared_ptr<Model>& model, const std::filesystem::path& video,
+                             const std::filesystem::path& index, const IndexOptions& options = {},
+                             const SessionOptions& session = {});
+
 /// A conversation about pictures or a video. Not thread-safe: one thread at a time, except stop().
 class Session {
   public:
@@ -186,6 +195,11 @@ class Session {
     /// ...) or a camera (v4l2:/dev/video0). A conversation is about pictures or one video. Throws
     /// Error(kInput) naming the source; the conversation stays as it was.
     VideoFacts add_video(const std::string& source, const VideoOptions& options = {});
+
+    /// Makes the conversation one about a video that make_video_index() has stored; no frame is looked at
+    /// again. Throws Error(kInput) if the index is damaged, not complete, or was made with another model; the
+    /// conversation stays as it was.
+    VideoFacts add_index(const std::filesystem::path& index);
 
     /// Asks and waits for the whole answer. `on_text` gets every new piece of text (whole UTF-8 characters)
     /// and returns false to stop. Keys and values of the common part of the conversation are kept from turn

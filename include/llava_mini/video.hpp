@@ -69,4 +69,25 @@ struct VideoOptions {
     std::function<bool(uint64_t done, uint64_t total, std::string_view label)> progress = {};
 };
 
+/// What is stored of a video for later questions.
+struct IndexOptions {
+    VideoOptions video = {};  ///< fusion_frames and thumbnails have no effect; progress is of the frames
+    /// Frames, evenly spaced, whose pre-fusion keys and values are stored: questions are fused with these. 0:
+    /// all of them, which makes answers those of a single pass.
+    int fusion_frames = 64;
+    /// Store the language model's KV cache of system prompt and vision tokens as well: a question need not
+    /// prefill them (128 KiB a frame with Llama 3.1 8B and f16).
+    bool language_state = false;
+    /// Frames in a record of the file: what is lost at most when the work is killed.
+    int segment_frames = 64;
+};
+
+struct IndexResult {
+    VideoFacts facts;
+    VideoReport report;  ///< of the frames looked at now
+    int64_t frames = 0;  ///< in the index
+    int64_t made = 0;    ///< of these, looked at now
+    uint64_t bytes = 0;  ///< size of the file
+};
+
 }  // namespace llava_mini

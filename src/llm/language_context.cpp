@@ -172,6 +172,26 @@ void LanguageContext::keep_prefix(int n) {
     n_past_ = n;
 }
 
+std::vector<uint8_t> LanguageContext::state() const {
+    std::vector<uint8_t> bytes(llama_state_seq_get_size(context_.get(), 0));
+    bytes.resize(llama_state_seq_get_data(context_.get(), bytes.data(), bytes.size(), 0));
+    if (bytes.empty()) throw_system("the language model's state cannot be stored");
+    return bytes;
+}
+
+bool LanguageContext::restore(std::span<const uint8_t> state) {
+    keep_prefix(0);
+    const EngineLogCapture reason;
+    const size_t read = llama_state_seq_set_data(context_.get(), state.data(), state.size(), 0);
+    llama_memory_t memory = llama_get_memory(context_.get());
+    const llama_pos last = llama_memory_seq_pos_max(memory, 0);
+    const bool fits =
+        read == state.size() && last >= 0 && last < n_ctx_ && llama_memory_seq_pos_min(memory, 0) == 0;
+    if (!fits) llama_memory_clear(memory, /*data=*/true);
+    n_past_ = fits ? last + 1 : 0;
+    return fits;
+}
+
 void LanguageContext::set_threads(int threads) {
     options_.threads = threads > 0 ? threads : one_a_core();
     llama_set_n_threads(context_.get(), options_.threads, options_.threads);

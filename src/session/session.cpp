@@ -3,13 +3,10 @@
 #include <random>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/stopwatch.h"
-#include "llm/language_context.h"
-#include "llm/prompt.h"
-#include "llm/sampler.h"
 #include "llm/utf8_stream.h"
-#include "session/model_impl.h"
-#include "video/video_pass.h"
+#include "session/session_impl.h"
 
 namespace llava_mini {
 namespace {
@@ -17,94 +14,32 @@ namespace {
 constexpr int kDefaultContext = 4096;
 constexpr const char* kSpaces = " \t\r\n";
 
+}  // namespace
+
 // The longest context that training made sense of; 0: unknown.
-int trained_limit(Model::Impl& model) {
+int Session::Impl::trained_limit() const {
     int limit = 0;
-    for (const int trained :
-         {model.language->hparams().n_ctx_train, model.pipeline.hparams().max_prompt_tokens}) {
+    for (const int trained : {model->impl().language->hparams().n_ctx_train,
+                              model->impl().pipeline.hparams().max_prompt_tokens}) {
         if (trained > 0) limit = limit == 0 ? trained : std::min(limit, trained);
     }
     return limit;
 }
 
-LanguageContextOptions context_options(Model::Impl& model, const SessionOptions& options,
-                                       const std::atomic<bool>& stop) {
+LanguageContextOptions Session::Impl::context_options() const {
     LanguageContextOptions context;
     context.n_ctx = options.context;
     if (context.n_ctx == 0) {
-        const int limit = trained_limit(model);
+        const int limit = trained_limit();
         context.n_ctx = limit > 0 ? std::min(limit, kDefaultContext) : kDefaultContext;
     }
-    context.threads = options.threads > 0 ? options.threads : model.threads;
+    context.threads = options.threads > 0 ? options.threads : model->impl().threads;
     context.kv_type = to_ggml(options.kv_type);
     // f32 keys and values are asked for to compare with a reference: no kernel that computes otherwise, then.
     if (options.kv_type == KvType::kF32) context.flash_attention = FlashAttention::kOff;
     context.stop = &stop;
     return context;
 }
-
-}  // namespace
-
-class Session::Impl {
-  public:
-    Impl(std::shared_ptr<Model> owner, const SessionOptions& session_options)
-        : model(std::move(owner)),
-          options(session_options),
-          context(std::make_unique<LanguageContext>(model->impl().language,
-                                                    context_options(model->impl(), options, stop))) {
-        reset();
-    }
-
-    VideoFacts add_video(const std::string& source, const VideoOptions& video_options);
-    void add_image(const Picture& picture, const ImageOptions& image_options);
-    Answer ask(const std::string& question, const SamplingOptions& sampling,
-               const std::function<bool(std::string_view)>& on_text);
-    void reset();
-
-    const std::shared_ptr<Model> model;
-    const SessionOptions options;
-    std::atomic<bool> stop = false;
-    std::unique_ptr<LanguageContext> context;
-
-    std::vector<ChatTurn> turns;
-    std::vector<std::shared_ptr<const ImageEncoding>> pictures;
-
-  private:
-    Pipeline& pipeline() { return model->impl().pipeline; }
-    int vision_tokens() const;
-    std::vector<Turn> with_question(const std::string& question) const;
-    Matrix fused_rows(const std::vector<PromptToken>& prompt, size_t kept, Timings& timings);
-    bool decode_prompt(const std::vector<PromptToken>& prompt, size_t kept, const Matrix& fused);
-    void forget_computed();
-    const std::vector<std::shared_ptr<const ImageEncoding>>& fused_with() const {
-        return video_ ? video_->fusion_frames : pictures;
-    }
-    bool has_vision() const { return !pictures.empty() || source_ != nullptr || video_; }
-    void look_at_video(const std::vector<PromptToken>& prompt, const SamplingOptions& sampling,
-                       Answer& answer);
-    void make_room(int64_t rows, const SamplingOptions& sampling);
-    size_t fused_before(const std::vector<PromptToken>& prompt, size_t count) const;
-    int rows_of(const std::vector<PromptToken>& prompt, size_t count) const;
-    void check_length(int prompt_rows) const;
-    void prefill(const std::vector<PromptToken>& prompt, Answer& answer);
-    std::vector<int32_t> generate(const SamplingOptions& sampling, Sampler& sampler,
-                                  const std::function<bool(std::string_view)>& on_text, Answer& answer);
-
-    std::vector<Turn> conversation_;     // system prompt, questions, answers
-    std::vector<PromptToken> in_cache_;  // the tokens whose rows the KV cache holds, in order
-    TextFusion fusion_;                  // of the fused ones among them
-    Timings picture_timings_;            // of pictures added since the last answer
-    int pictures_cached_ = 0;
-
-    // A video: where it is read, as long as its frames were not looked at; what was seen of it.
-    struct Source {
-        std::string name;
-        VideoOptions options;
-        std::unique_ptr<FrameEncoder> encoder;  // null: to be opened (again)
-    };
-    std::unique_ptr<Source> source_;
-    std::optional<SeenVideo> video_;
-};
 
 void Session::Impl::reset() {
     turns.clear();
@@ -134,71 +69,6 @@ void Session::Impl::add_image(const Picture& picture, const ImageOptions& image_
     pictures_cached_ += cached ? 1 : 0;
     pictures.push_back(std::move(encoding));
     forget_computed();  // the mean over the pictures is another one now, and so is every fused row
-}
-
-VideoFacts Session::Impl::add_video(const std::string& source, const VideoOptions& video_options) {
-    if (has_vision()) throw_usage("a conversation is about pictures or one video");
-    if (video_options.fusion_frames < 0) throw_usage("{} fusion frames", video_options.fusion_frames);
-    stop = false;
-    auto opened = std::make_unique<Source>(Source{source, video_options, nullptr});
-    opened->encoder = std::make_unique<FrameEncoder>(
-        pipeline(), source, video_options, model->impl().grid_side(video_options.vision_tokens), 0, &stop);
-    source_ = std::move(opened);
-    forget_computed();
-    return source_->encoder->facts();
-}
-
-// The frames, with the fused text of this prompt. Sets video_.
-void Session::Impl::look_at_video(const std::vector<PromptToken>& prompt, const SamplingOptions& sampling,
-                                  Answer& answer) {
-    const VideoOptions& video_options = source_->options;
-    const int side = model->impl().grid_side(video_options.vision_tokens);
-    if (!source_->encoder) {
-        source_->encoder =
-            std::make_unique<FrameEncoder>(pipeline(), source_->name, video_options, side, 0, &stop);
-    }
-    // Refused before the work, not after it.
-    const int64_t expected = source_->encoder->facts().chosen * pipeline().hparams().vision_tokens(side);
-    make_room(static_cast<int64_t>(prompt.size()) + expected, sampling);
-
-    PassText text;
-    for (const PromptToken& token : prompt) {
-        if (options.official_quirks) {
-            text.ids.push_back(std::max(token.id, 0));
-            text.visible.push_back(token.id > 0 ? 1 : 0);
-        } else if (token.kind == SegmentKind::kFused) {
-            text.ids.push_back(token.id);
-        }
-    }
-    const bool f32 = options.kv_type == KvType::kF32;
-    const std::unique_ptr<FrameEncoder> encoder = std::move(source_->encoder);  // used up, whatever happens
-    video_ = run_video_pass(pipeline(), *encoder, video_options, text, f32, context->kv_bytes_per_position(),
-                            answer.timings);
-    make_room(rows_of(prompt, prompt.size()), sampling);
-    in_cache_.clear();
-    fusion_ = video_->fusion;
-}
-
-// Makes the context large enough for a prompt of a video and its answer, if it may be.
-void Session::Impl::make_room(int64_t rows, const SamplingOptions& sampling) {
-    constexpr int kStep = 256;
-    const int64_t wanted = rows + (sampling.max_tokens > 0 ? sampling.max_tokens : kDefaultContext / 8);
-    const int limit = options.context > 0 ? options.context : trained_limit(model->impl());
-    if (limit > 0 && rows >= limit) {
-        throw_input(
-            "the prompt has {} tokens (frames included), {} has room for {}: look at fewer frames, or give "
-            "it a "
-            "larger context",
-            rows, options.context > 0 ? "the context" : "the longest context the model was trained with",
-            limit);
-    }
-    if (wanted <= context->n_ctx() || options.context > 0 || context->n_ctx() == limit) return;
-    LanguageContextOptions larger = context_options(model->impl(), options, stop);
-    const int64_t rounded = (wanted + kStep - 1) / kStep * kStep;
-    larger.n_ctx = static_cast<int>(limit > 0 ? std::min<int64_t>(rounded, limit) : rounded);
-    context.reset();  // never two at once
-    context = std::make_unique<LanguageContext>(model->impl().language, larger);
-    in_cache_.clear();
 }
 
 int Session::Impl::vision_tokens() const {
@@ -271,10 +141,22 @@ Matrix Session::Impl::fused_rows(const std::vector<PromptToken>& prompt, size_t 
     }
     const size_t first_new = std::max(begin, known);
     if (first_new < ids.size()) {
-        fusion_.rows = static_cast<int64_t>(first_new);
-        const Matrix fresh =
-            pipeline().fuse_text(std::span(ids).subspan(first_new), fused_with(), &fusion_, timings);
-        rows.data.insert(rows.data.end(), fresh.data.begin(), fresh.data.end());
+        // K/V of the text with every picture are kept for the next turn, as long as they are not too many;
+        // else the text is fused again from what the video keeps.
+        constexpr uint64_t kMostKept = uint64_t{1} << 30;
+        const LlamaHparams& hp = pipeline().hparams().prefusion;
+        const uint64_t kept_bytes = fused_with().size() * ids.size() * 4 * static_cast<uint64_t>(hp.n_layer) *
+                                    static_cast<uint64_t>(hp.head_dim) * static_cast<uint64_t>(hp.n_head_kv);
+        const bool keep = !video_ || kept_bytes <= kMostKept;
+        TextFusion again;
+        if (!keep) again = video_->fusion;
+        const size_t from = keep ? first_new : std::min(known, static_cast<size_t>(again.rows));
+        TextFusion& state = keep ? fusion_ : again;
+        state.rows = static_cast<int64_t>(from);
+        const Matrix fresh = pipeline().fuse_text(std::span(ids).subspan(from), fused_with(),
+                                                  keep ? &state : nullptr, timings, &state);
+        const auto skipped = static_cast<ptrdiff_t>(first_new - from) * fresh.cols;
+        rows.data.insert(rows.data.end(), fresh.data.begin() + skipped, fresh.data.end());
     }
     rows.rows = static_cast<int64_t>(rows.data.size()) / rows.cols;
     return rows;
@@ -432,6 +314,7 @@ Answer Session::Impl::ask(const std::string& question, const SamplingOptions& sa
     answer.vision_tokens = vision_tokens();
     if (video_) make_room(answer.prompt_tokens, sampling);
     check_length(answer.prompt_tokens);
+    restore_state(prompt);
     std::vector<int32_t> ids;
     try {
         prefill(prompt, answer);
@@ -466,10 +349,6 @@ void Session::add_image(const Picture& picture, const ImageOptions& options) {
 Answer Session::ask(const std::string& question, const SamplingOptions& sampling,
                     const std::function<bool(std::string_view)>& on_text) {
     return impl_->ask(question, sampling, on_text);
-}
-
-VideoFacts Session::add_video(const std::string& source, const VideoOptions& options) {
-    return impl_->add_video(source, options);
 }
 
 void Session::stop() {

@@ -47,6 +47,9 @@ struct SeenVideo {
     /// Frames with which further text is fused, and their K/V of the text above.
     std::vector<std::shared_ptr<const ImageEncoding>> fusion_frames;
     TextFusion fusion;
+    /// The language model's KV cache of system prompt and vision tokens (llama_state_seq), if stored.
+    std::span<const uint8_t> language_state;
+    std::shared_ptr<const void> owner;  // of what spans point to
 };
 
 }  // namespace llava_mini
