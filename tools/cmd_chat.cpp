@@ -1,7 +1,5 @@
 // llava-mini chat: a conversation about pictures.
 #include <CLI/CLI.hpp>
-#include <atomic>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -15,6 +13,7 @@
 #include "core/file.h"
 #include "line_reader.h"
 #include "model_flags.h"
+#include "stop_on_interrupt.h"
 #include "video_flags.h"
 
 namespace llava_mini::tools {
@@ -39,32 +38,6 @@ constexpr const char* kHelp =
     "/help        this text\n"
     "/quit        leave (also Ctrl-D, or Ctrl-C twice on an empty line)\n"
     "Anything else is a question. Ctrl-C stops an answer; Tab completes file names.\n";
-
-// While it lives, Ctrl-C stops the session's answer instead of the program.
-class StopOnInterrupt {
-  public:
-    explicit StopOnInterrupt(Session& session) {
-        session_ = &session;
-        struct sigaction action {};
-        action.sa_handler = [](int) {
-            // Session::stop() sets an atomic flag, which a signal handler may do.
-            if (Session* running = session_) running->stop();
-        };
-        action.sa_flags = SA_RESTART;
-        sigaction(SIGINT, &action, &before_);
-    }
-    ~StopOnInterrupt() {
-        sigaction(SIGINT, &before_, nullptr);
-        session_ = nullptr;
-    }
-    StopOnInterrupt(const StopOnInterrupt&) = delete;
-    StopOnInterrupt& operator=(const StopOnInterrupt&) = delete;
-
-  private:
-    static inline std::atomic<Session*> session_ = nullptr;
-    static_assert(std::atomic<Session*>::is_always_lock_free);
-    struct sigaction before_ {};
-};
 
 // Where typed lines are remembered; empty if there is no home.
 std::filesystem::path history_file() {

@@ -19,5 +19,6 @@ void add_index(CLI::App& app);
 void add_info(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_synth(CLI::App& app);
+void add_watch(CLI::App& app);
 
 }  // namespace llava_mini::tools

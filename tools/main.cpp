@@ -82,6 +82,7 @@ int main(int argc, char** argv) {
     llava_mini::tools::add_info(app);
     llava_mini::tools::add_quantize(app);
     llava_mini::tools::add_synth(app);
+    llava_mini::tools::add_watch(app);
 
     try {
         app.parse(arguments(argc, argv));

@@ -118,6 +118,17 @@ struct Answer {
     std::optional<VideoReport> video = {};
 };
 
+/// What a watcher hears.
+struct WatchEvent {
+    enum class Kind { kConnected, kAnswer, kDropping, kLost } kind = Kind::kAnswer;
+    double seconds = 0;        ///< since watching began
+    std::string message;       ///< kLost: why; what follows is a new try
+    double retry_seconds = 0;  ///< kLost: after so long
+    Answer answer;             ///< kAnswer
+    int64_t frames = 0;        ///< in the window
+    int64_t dropped = 0;       ///< so far
+};
+
 struct ChatTurn {
     std::string question;
     std::string answer;
@@ -208,7 +219,16 @@ class Session {
     Answer ask(const std::string& question, const SamplingOptions& sampling = {},
                const std::function<bool(std::string_view)>& on_text = {});
 
-    /// Stops a running ask() from another thread or a signal handler; the answer so far is kept.
+    /// Watches a live source (as add_video) and asks the question again and again, until on_event returns
+    /// false or stop() is called. Frames go into the KV cache as they come and leave it when the window has
+    /// passed them, so memory stays the same however long it runs. The system prompt is fused with the first
+    /// frame, the question with frames of the window. When computing is slower than the source, frames are
+    /// dropped evenly. Blocks; the conversation must be empty before and is empty afterwards. Throws
+    /// Error(kInput) if the window does not fit the context.
+    void watch(const std::string& source, const std::string& question, const WatchOptions& options,
+               const SamplingOptions& sampling, const std::function<bool(const WatchEvent&)>& on_event);
+
+    /// Stops a running ask() or watch() from another thread or a signal handler; the answer so far is kept.
     void stop();
 
     /// Forgets the conversation and its pictures.

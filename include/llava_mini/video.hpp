@@ -82,6 +82,16 @@ struct IndexOptions {
     int segment_frames = 64;
 };
 
+/// How a live source is watched.
+struct WatchOptions {
+    VideoOptions video = {};      ///< frames a second, views, decoding; the rest has no effect
+    double every_seconds = 10;    ///< between answers
+    double window_seconds = 600;  ///< of the past that answers are about
+    int fusion_frames = 16;       ///< evenly spaced ones of the window, with which the question is fused
+    double most_retry_seconds =
+        30;  ///< a lost source is tried again after 1, 2, 4, ... up to so many seconds
+};
+
 struct IndexResult {
     VideoFacts facts;
     VideoReport report;  ///< of the frames looked at now

@@ -172,6 +172,18 @@ void LanguageContext::keep_prefix(int n) {
     n_past_ = n;
 }
 
+void LanguageContext::remove(int begin, int count) {
+    if (begin < 0 || count < 0 || begin + count > n_past_) {
+        throw_usage("positions {} to {} are not in the cache of {}", begin, begin + count, n_past_);
+    }
+    if (count == 0) return;
+    llama_memory_t memory = llama_get_memory(context_.get());
+    if (!llama_memory_can_shift(memory)) throw_system("the KV cache of this model cannot be moved");
+    llama_memory_seq_rm(memory, 0, begin, begin + count);
+    llama_memory_seq_add(memory, 0, begin + count, -1, -count);
+    n_past_ -= count;
+}
+
 std::vector<uint8_t> LanguageContext::state() const {
     std::vector<uint8_t> bytes(llama_state_seq_get_size(context_.get(), 0));
     bytes.resize(llama_state_seq_get_data(context_.get(), bytes.data(), bytes.size(), 0));

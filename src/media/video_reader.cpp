@@ -22,6 +22,7 @@ namespace llava_mini {
 namespace {
 
 constexpr size_t kQueueBytes = size_t{64} << 20;
+constexpr size_t kLiveQueue = 8;  // frames: more would only be late
 
 struct BufferDeleter {
     void operator()(AVBufferRef* buffer) const { av_buffer_unref(&buffer); }
@@ -157,9 +158,9 @@ class VideoReader::Impl {
         thread_.join();
     }
 
-    std::optional<VideoFrame> take(bool wait, bool& ended) {
+    std::optional<VideoFrame> take() {
         std::unique_lock lock(mutex_);
-        while (wait && queue_.empty() && !ended_) {
+        while (queue_.empty() && !ended_) {
             // A caller's stop flag wakes nobody: look at it now and then.
             constexpr std::chrono::milliseconds kLook{50};
             filled_.wait_for(lock, kLook);
@@ -167,9 +168,8 @@ class VideoReader::Impl {
                 throw_input("{}: interrupted", source_->name());
             }
         }
-        ended = ended_ && queue_.empty();
         if (queue_.empty()) {
-            if (ended_ && error_) std::rethrow_exception(std::exchange(error_, nullptr));
+            if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
             return std::nullopt;
         }
         VideoFrame frame = std::move(queue_.front());
@@ -423,7 +423,10 @@ class VideoReader::Impl {
     void put(VideoFrame frame) {
         std::unique_lock lock(mutex_);
         const size_t bytes = frame.image.rgb.size();
-        const auto full = [&] { return !queue_.empty() && queued_bytes_ + bytes > kQueueBytes; };
+        const auto full = [&] {
+            return (options_.live && queue_.size() >= kLiveQueue) ||
+                   (!queue_.empty() && queued_bytes_ + bytes > kQueueBytes);
+        };
         if (options_.live && full()) thin_out();
         while (full() && !stopped()) room_.wait_for(lock, std::chrono::milliseconds(50));
         if (stopped()) return;
@@ -483,11 +486,7 @@ const VideoFacts& VideoReader::facts() const {
     return impl_->facts;
 }
 std::optional<VideoFrame> VideoReader::next() {
-    bool ended = false;
-    return impl_->take(/*wait=*/true, ended);
-}
-std::optional<VideoFrame> VideoReader::try_next(bool& ended) {
-    return impl_->take(/*wait=*/false, ended);
+    return impl_->take();
 }
 VideoReport VideoReader::report() const {
     return impl_->report();

@@ -56,8 +56,6 @@ class VideoReader {
     /// Waits for the next chosen frame; nothing at the end. Throws what made decoding fail: Error(kInput) if
     /// not a single frame could be decoded or a frame is too large. One thread at a time.
     std::optional<VideoFrame> next();
-    /// The same without waiting: nothing if no frame is there yet. `ended`: none will come.
-    std::optional<VideoFrame> try_next(bool& ended);
     /// So far. Thread-safe.
     VideoReport report() const;
 

@@ -29,6 +29,8 @@ class Session::Impl {
     std::vector<int32_t> fused_head() const;
     std::vector<uint8_t> state_of_frames();
     void add_image(const Picture& picture, const ImageOptions& image_options);
+    void watch(const std::string& source, const std::string& question, const WatchOptions& watch_options,
+               const SamplingOptions& sampling, const std::function<bool(const WatchEvent&)>& on_event);
     Answer ask(const std::string& question, const SamplingOptions& sampling,
                const std::function<bool(std::string_view)>& on_text);
     void reset();

@@ -12,8 +12,12 @@ namespace {
 constexpr int kThumbnailWidth = 160;
 constexpr int kMaxBatch = 8;
 
-VideoReaderOptions reader_options(const VideoOptions& options, int64_t skip, const std::atomic<bool>* stop) {
+VideoReaderOptions reader_options(const VideoOptions& options, int64_t skip, const std::atomic<bool>* stop,
+                                  bool live) {
     VideoReaderOptions reader;
+    constexpr double kLiveTimeout = 10;  // seconds
+    if (live) reader.source.timeout_seconds = kLiveTimeout;
+    reader.live = live;
     reader.source.max_pixels = options.max_pixels;
     reader.source.stop = stop;
     reader.fps = options.fps;
@@ -46,11 +50,11 @@ void BatchSize::took(int frames, double seconds) {
 }
 
 FrameEncoder::FrameEncoder(Pipeline& pipeline, const std::string& source, const VideoOptions& options,
-                           int grid_side, int64_t skip, const std::atomic<bool>* stop)
+                           int grid_side, int64_t skip, const std::atomic<bool>* stop, bool live)
     : pipeline_(pipeline),
       options_(options),
       grid_side_(grid_side),
-      reader_(source, reader_options(options, skip, stop)) {}
+      reader_(source, reader_options(options, skip, stop, live)) {}
 
 PixelValues FrameEncoder::pixels_of(const Image& image) const {
     const PreprocessOptions preprocess{.image_aspect_ratio = options_.aspect_ratio,

@@ -37,9 +37,9 @@ class BatchSize {
 class FrameEncoder {
   public:
     /// Opens the video (errors of VideoReader); `skip` chosen frames are passed over. `pipeline` and `stop`
-    /// must outlive it. `grid_side`: C.
+    /// must outlive it. `grid_side`: C. `live`: as VideoReaderOptions.
     FrameEncoder(Pipeline& pipeline, const std::string& source, const VideoOptions& options, int grid_side,
-                 int64_t skip, const std::atomic<bool>* stop);
+                 int64_t skip, const std::atomic<bool>* stop, bool live = false);
 
     const VideoFacts& facts() const { return reader_.facts(); }
     VideoReport report() const { return reader_.report(); }
