@@ -1,5 +1,6 @@
 // llava-mini ask: one question about pictures.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -8,6 +9,7 @@
 #include "answer_text.h"
 #include "commands.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "model_flags.h"
 #include "video_flags.h"
 
@@ -23,7 +25,7 @@ struct AskFlags {
     VideoFlags video;
     std::vector<std::filesystem::path> images;
     std::string video_source;
-    std::filesystem::path index;
+    std::filesystem::path index, evidence;
     std::string question;
     bool json = false;
 };
@@ -70,6 +72,10 @@ void print_json(const AskFlags& flags, const std::string& question, const Model&
         object["video"] = {{"source", flags.index.empty() ? flags.video_source : flags.index.string()},
                            {"facts", to_json(*facts)}};
     if (answer.video) object["video"]["report"] = to_json(*answer.video);
+    for (const FrameEvidence& frame : answer.evidence) {
+        object["evidence"].push_back(
+            {{"frame", frame.frame}, {"seconds", frame.seconds}, {"share", frame.share}});
+    }
     // File names and questions need not be UTF-8; JSON must be.
     const auto replace = nlohmann::ordered_json::error_handler_t::replace;
     std::printf("%s\n", object.dump(2, ' ', /*ensure_ascii=*/false, replace).c_str());
@@ -83,21 +89,29 @@ void ask(const AskFlags& flags) {
     for (const auto& image : flags.images) pictures.push_back(Model::read_picture(image));
 
     const auto model = flags.model.load();
-    Session session(model, flags.model.session_options());
+    SessionOptions session_options = flags.model.session_options();
+    session_options.evidence = !flags.evidence.empty();
+    if (session_options.evidence && flags.video_source.empty() && flags.index.empty()) {
+        throw_usage("--evidence needs --video or --index");
+    }
+    Session session(model, session_options);
     for (const Picture& picture : pictures) session.add_image(picture, flags.image.image);
     VideoProgress progress(flags.video_source);
     std::optional<VideoFacts> facts;
     if (!flags.video_source.empty()) {
-        facts = session.add_video(flags.video_source,
-                                  progress.watched(with_image_flags(flags.video.video, flags.image.image)));
+        VideoOptions video_options = with_image_flags(flags.video.video, flags.image.image);
+        video_options.thumbnails = !flags.evidence.empty();
+        facts = session.add_video(flags.video_source, progress.watched(video_options));
     }
     if (!flags.index.empty()) facts = session.add_index(flags.index);
     const auto print = [&](std::string_view text) {
         progress.end();
         return flags.json || print_piece(text);
     };
-    const Answer answer = session.ask(question, sampling, print);
+    Answer answer = session.ask(question, sampling, print);
     progress.end();
+    constexpr size_t kMostEvidence = 12;
+    answer.evidence.resize(std::min(answer.evidence.size(), kMostEvidence));
     if (flags.json) {
         print_json(flags, question, *model, facts, answer);
     } else {
@@ -105,6 +119,16 @@ void ask(const AskFlags& flags) {
         explain_stop(answer.stop);
     }
     if (answer.video) explain_report(*answer.video);
+    if (flags.evidence.empty()) return;
+    for (const FrameEvidence& frame : answer.evidence) {
+        std::fprintf(stderr, "llava-mini: evidence: frame %lld at %s, %.1f %% of the attention to frames\n",
+                     static_cast<long long>(frame.frame), clock_text(frame.seconds).c_str(),
+                     100 * frame.share);
+    }
+    const std::vector<uint8_t> sheet = session.contact_sheet(answer.evidence);
+    AtomicFile file(flags.evidence);
+    file.write(std::span(sheet));
+    file.commit();
 }
 
 }  // namespace
@@ -130,6 +154,10 @@ void add_ask(CLI::App& app) {
         ->type_name("FILE")
         ->excludes("--image")
         ->excludes("--video");
+    command
+        ->add_option("--evidence", flags->evidence,
+                     "List the frames that the answer attended to most, and write them as a contact sheet")
+        ->type_name("FILE.png");
     command->add_flag(
         "--json", flags->json,
         "Print one JSON object instead: answer, why it stopped, token counts, seconds by stage");

@@ -69,6 +69,9 @@ struct SessionOptions {
     int threads = 0;
     /// Type of the language model's KV cache.
     KvType kv_type = KvType::kF16;
+    /// Watch which frames of a video an answer attends to (Answer::evidence). The language model then runs
+    /// without flash attention, which takes more memory with long videos; the KV cache must not be quantized.
+    bool evidence = false;
     /// Fuse whole conversations anew, answers included, leave token 0 unfused, double the begin-of-text, pad
     /// the views of high resolution one by one: what the released code does. Default: what training saw.
     bool official_quirks = false;
@@ -116,6 +119,8 @@ struct Answer {
     Timings timings;
     /// Of the video, if the conversation has one.
     std::optional<VideoReport> video = {};
+    /// Its frames, most attended to first, with SessionOptions::evidence.
+    std::vector<FrameEvidence> evidence = {};
 };
 
 /// What a watcher hears.
@@ -230,6 +235,10 @@ class Session {
 
     /// Stops a running ask() or watch() from another thread or a signal handler; the answer so far is kept.
     void stop();
+
+    /// Small pictures of these frames with time and share, as a PNG. Throws Error(kUsage) if the video's
+    /// thumbnails were not kept (VideoOptions::thumbnails; an index has them).
+    std::vector<uint8_t> contact_sheet(std::span<const FrameEvidence> evidence) const;
 
     /// Forgets the conversation and its pictures.
     void reset();

@@ -69,6 +69,13 @@ struct VideoOptions {
     std::function<bool(uint64_t done, uint64_t total, std::string_view label)> progress = {};
 };
 
+/// A frame by how much the language model attended to its vision tokens while it answered.
+struct FrameEvidence {
+    int64_t frame = 0;   ///< number among the frames looked at
+    double seconds = 0;  ///< from the video's beginning
+    double share = 0;    ///< of the attention that all frames got
+};
+
 /// What is stored of a video for later questions.
 struct IndexOptions {
     VideoOptions video = {};  ///< fusion_frames and thumbnails have no effect; progress is of the frames

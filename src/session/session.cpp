@@ -26,7 +26,7 @@ int Session::Impl::trained_limit() const {
     return limit;
 }
 
-LanguageContextOptions Session::Impl::context_options() const {
+LanguageContextOptions Session::Impl::context_options() {
     LanguageContextOptions context;
     context.n_ctx = options.context;
     if (context.n_ctx == 0) {
@@ -38,6 +38,10 @@ LanguageContextOptions Session::Impl::context_options() const {
     // f32 keys and values are asked for to compare with a reference: no kernel that computes otherwise, then.
     if (options.kv_type == KvType::kF32) context.flash_attention = FlashAttention::kOff;
     context.stop = &stop;
+    if (options.evidence) {
+        context.flash_attention = FlashAttention::kOff;
+        context.tap = [this](ggml_tensor* tensor, bool ask) { return attention(tensor, ask); };
+    }
     return context;
 }
 
@@ -174,6 +178,7 @@ bool Session::Impl::decode_prompt(const std::vector<PromptToken>& prompt, size_t
     const auto flush = [&](bool last) {
         const auto count = static_cast<int64_t>(rows.size()) / d;
         if (stopped || count == 0 || (!last && count < kChunk)) return;
+        attention.on = options.evidence && last;  // the row from which the answer's first token is chosen
         stopped = !context->decode_embeddings(rows.data(), static_cast<int>(count), /*want_logits=*/last);
         rows.clear();
         done += count;
@@ -317,12 +322,15 @@ Answer Session::Impl::ask(const std::string& question, const SamplingOptions& sa
     restore_state(prompt);
     std::vector<int32_t> ids;
     try {
+        attention.clear();
         prefill(prompt, answer);
         if (in_cache_.size() == prompt.size()) {
             ids = generate(sampling, sampler, on_text, answer);
         } else {
             answer.stop = StopReason::kStopped;
         }
+        attention.on = false;
+        if (options.evidence && video_) answer.evidence = evidence_of(prompt);
     } catch (...) {
         forget_computed();
         throw;
@@ -349,6 +357,10 @@ void Session::add_image(const Picture& picture, const ImageOptions& options) {
 Answer Session::ask(const std::string& question, const SamplingOptions& sampling,
                     const std::function<bool(std::string_view)>& on_text) {
     return impl_->ask(question, sampling, on_text);
+}
+
+std::vector<uint8_t> Session::contact_sheet(std::span<const FrameEvidence> evidence) const {
+    return impl_->contact_sheet(evidence);
 }
 
 void Session::stop() {

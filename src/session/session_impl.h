@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "llm/language_context.h"
+#include "llm/position_attention.h"
 #include "llm/prompt.h"
 #include "llm/sampler.h"
 #include "session/model_impl.h"
@@ -33,18 +34,21 @@ class Session::Impl {
                const SamplingOptions& sampling, const std::function<bool(const WatchEvent&)>& on_event);
     Answer ask(const std::string& question, const SamplingOptions& sampling,
                const std::function<bool(std::string_view)>& on_text);
+    std::vector<uint8_t> contact_sheet(std::span<const FrameEvidence> evidence) const;
     void reset();
 
     const std::shared_ptr<Model> model;
     const SessionOptions options;
     std::atomic<bool> stop = false;
+    PositionAttention attention;  // before the context, which calls it
     std::unique_ptr<LanguageContext> context;
 
     std::vector<ChatTurn> turns;
     std::vector<std::shared_ptr<const ImageEncoding>> pictures;
 
   private:
-    LanguageContextOptions context_options() const;
+    LanguageContextOptions context_options();
+    std::vector<FrameEvidence> evidence_of(const std::vector<PromptToken>& prompt) const;
     int trained_limit() const;
     Pipeline& pipeline() const { return model->impl().pipeline; }
     int vision_tokens() const;

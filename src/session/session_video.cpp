@@ -3,6 +3,9 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "media/contact_sheet.h"
+#include "media/image_decoder.h"
+#include "media/picture_writer.h"
 #include "session/session_impl.h"
 #include "video/index_builder.h"
 
@@ -122,6 +125,46 @@ void Session::Impl::make_room(int64_t rows, const SamplingOptions& sampling) {
     context.reset();  // never two at once
     context = std::make_unique<LanguageContext>(model->impl().language, larger);
     in_cache_.clear();
+}
+
+// Attention by frame, most first.
+std::vector<FrameEvidence> Session::Impl::evidence_of(const std::vector<PromptToken>& prompt) const {
+    const auto image = std::find_if(prompt.begin(), prompt.end(), [](const PromptToken& token) {
+        return token.kind == SegmentKind::kImage;
+    });
+    const std::span<const double> weights = attention.weights();
+    const auto first = static_cast<size_t>(image - prompt.begin());  // one row a token before it
+    const auto group = static_cast<size_t>(video_->tokens_per_frame);
+    std::vector<FrameEvidence> evidence;
+    double total = 0;
+    for (size_t i = 0; i < video_->seconds.size() && first + (i + 1) * group <= weights.size(); ++i) {
+        FrameEvidence& frame = evidence.emplace_back();
+        frame.frame = static_cast<int64_t>(i);
+        frame.seconds = video_->seconds[i];
+        for (size_t j = 0; j < group; ++j) frame.share += weights[first + i * group + j];
+        total += frame.share;
+    }
+    for (FrameEvidence& frame : evidence) frame.share /= total > 0 ? total : 1;
+    std::stable_sort(evidence.begin(), evidence.end(),
+                     [](const FrameEvidence& a, const FrameEvidence& b) { return a.share > b.share; });
+    return evidence;
+}
+
+std::vector<uint8_t> Session::Impl::contact_sheet(std::span<const FrameEvidence> evidence) const {
+    if (!video_ || video_->thumbnails.size() != video_->seconds.size() || evidence.empty()) {
+        throw_usage("there are no pictures of frames for a contact sheet");
+    }
+    std::vector<SheetPicture> pictures;
+    for (const FrameEvidence& frame : evidence) {
+        const auto seconds = static_cast<int64_t>(frame.seconds);
+        const std::string label = fmt::format("{}:{:02}:{:02} {:.1f}%", seconds / 3600, seconds / 60 % 60,
+                                              seconds % 60, 100 * frame.share);
+        constexpr uint64_t kMostPixels = 1 << 20;  // of a thumbnail
+        pictures.push_back({decode_image(video_->thumbnails.at(static_cast<size_t>(frame.frame)),
+                                         {.max_pixels = kMostPixels, .name = "thumbnail"}),
+                            label});
+    }
+    return encode_png(llava_mini::contact_sheet(pictures));
 }
 
 IndexResult make_video_index(const std::shared_ptr<Model>& model, const std::filesystem::path& video,

@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include "core/npy.h"
+#include "llm/language_context.h"
+#include "llm/position_attention.h"
 #include "media/frame_sampler.h"
+#include "media/image_decoder.h"
 #include "session/model_impl.h"
 #include "support/error_text.h"
 #include "support/golden_model.h"
@@ -205,6 +208,57 @@ TEST(Video, HighResolutionAndPicturePath) {
         answers.insert(session.ask("What happened?", {.max_tokens = 16}).text);
     }
     EXPECT_EQ(answers.size(), 3u);
+}
+
+// The weights that the language model gives to frames, and a sheet of them.
+TEST(Video, EvidenceIsTheAttentionToFrames) {
+    const TempDir dir;
+    const auto model = load(KvType::kF16);
+    const std::string film = golden_film(dir);
+    SessionOptions options;
+    options.evidence = true;
+    Session plain(model), watched(model, options);
+    plain.add_video(film);
+    watched.add_video(film, {.thumbnails = true});
+    const Answer expected = plain.ask("What happened in this video?", {.max_tokens = 5});
+    const Answer answer = watched.ask("What happened in this video?", {.max_tokens = 5});
+    EXPECT_EQ(answer.text, expected.text);
+    EXPECT_TRUE(expected.evidence.empty());
+    ASSERT_EQ(answer.evidence.size(), 6u);
+    double sum = 0;
+    std::set<int64_t> frames;
+    for (size_t i = 0; i < 6; ++i) {
+        sum += answer.evidence[i].share;
+        frames.insert(answer.evidence[i].frame);
+        EXPECT_LE(answer.evidence[i].share, i > 0 ? answer.evidence[i - 1].share : 1.0);
+    }
+    EXPECT_NEAR(sum, 1, 1e-9);
+    EXPECT_EQ(frames.size(), 6u);
+    EXPECT_GT(answer.evidence[0].share, answer.evidence[5].share);
+    const Image sheet = decode_image(watched.contact_sheet(answer.evidence));
+    EXPECT_GT(sheet.width, 4 * 160);
+    EXPECT_GT(sheet.height, 2 * 90);
+    EXPECT_THAT(error_text([&] { plain.contact_sheet(answer.evidence); }),
+                HasSubstr("no pictures of frames"));
+}
+
+TEST(PositionAttentions, AreWhatTheLayersGive) {
+    const auto model = std::make_shared<LanguageModel>(golden_model() / "language.gguf");
+    PositionAttention attention;
+    LanguageContext context(model,
+                            {.n_ctx = 256,
+                             .flash_attention = FlashAttention::kOff,
+                             .stop = nullptr,
+                             .tap = [&](ggml_tensor* tensor, bool ask) { return attention(tensor, ask); }});
+    const std::vector<int32_t> ids{768, 54, 322, 284};
+    context.decode_tokens(ids, true);
+    EXPECT_TRUE(attention.weights().empty());
+    attention.on = true;
+    context.decode_tokens({{281}}, true);
+    double sum = 0, behind = 0;
+    for (size_t i = 0; i < attention.weights().size(); ++i) (i < 5 ? sum : behind) += attention.weights()[i];
+    EXPECT_NEAR(sum, 3 * 4, 1e-3);  // layers and heads, whose weights sum to 1
+    EXPECT_EQ(behind, 0);
 }
 
 TEST(FrameBatches, GiveWhatFramesAloneGive) {
