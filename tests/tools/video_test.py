@@ -135,6 +135,22 @@ class Indexing(Base):
         self.assertEqual(json.loads(self.run_ok(*arguments, "--json").stdout)["made"], 0)
 
 
+class Measuring(Base):
+    def test_bench(self):
+        svg = FOLDER / "memory.svg"
+        done = self.run_ok("bench", "-m", program.model(), "--against", "none", "--video", make_video("ten.mp4", 10),
+                           "--video-frames", "2", "--video-prefill", "600", "--json", "--svg", svg)
+        result = json.loads(done.stdout)
+        self.assertGreater(result["reader"]["times_real_time"], 5)
+        self.assertEqual(result["model"]["vision_tokens"], 1)
+        self.assertEqual(result["model"]["kv_bytes_f16"], 3 * 2 * 32 * 2)
+        for stage in ("vision_tower", "prefusion_vision", "prefusion_text", "prefill"):
+            self.assertGreater(result["model"]["seconds"][stage], 0, stage)
+            self.assertGreater(result["model"]["flops"][stage], 0, stage)
+        self.assertEqual(result["prefill"]["tokens"], 600)
+        self.assertIn("24 GiB", svg.read_text())
+
+
 class Watching(Base):
     def watch(self, source, *flags):
         return subprocess.Popen([program.PROGRAM, "watch", source, "--ask", "What happens?", "--every", "1s",
