@@ -74,7 +74,7 @@ void add_index(CLI::App& app) {
     command
         ->add_option(
             "--fusion-frames", flags->fusion_frames,
-            "Frames, evenly spaced, whose pre-fusion keys and values are stored (9.4 MiB each with Llama "
+            "Frames, evenly spaced, whose pre-fusion keys and values are stored (10 MiB each with Llama "
             "3.1 8B, half with --kv-type q8_0): questions are fused with these; all: with every frame, "
             "exactly as in a single pass")
         ->type_name("N|all")

@@ -37,7 +37,7 @@ struct FrameCost {
 struct VideoBenchResult {
     std::string device, codec;
     int threads = 0, width = 0, height = 0;
-    double reader_frames_per_second = 0;  ///< of the video, read by one thread with one frame a second chosen
+    double reader_frames_per_second = 0;  ///< of the video in a second of one core, one frame a second chosen
     double video_fps = 0;
     FrameCost model;
     std::optional<FrameCost> baseline;
