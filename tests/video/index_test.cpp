@@ -235,7 +235,7 @@ TEST(Index, BelongsToItsVideoModelAndSettings) {
     const auto model = load();
     const auto video = film(dir, 6);
     make_video_index(model, video, dir / "index");
-    film(dir, 7, "other.ts");
+    write_test_video(dir / "other.ts", {.codec = "mpeg4", .pixel_format = "yuv420p", .frames = 30});
     const auto making = [&](const std::shared_ptr<Model>& with, const char* name,
                             const IndexOptions& options = {}) {
         return error_text([&] { make_video_index(with, dir / name, dir / "index", options); });
