@@ -54,13 +54,32 @@ ggml_type to_ggml(KvType type) {
     throw_usage("unknown K/V type {}", static_cast<int>(type));
 }
 
+void FusionMean::add(const Matrix& fused) {
+    if (count_++ == 0) {
+        rows_ = fused.rows;
+        cols_ = fused.cols;
+        sum_.assign(fused.data.size(), 0.0);
+    }
+    for (size_t i = 0; i < sum_.size(); ++i) sum_[i] += fused.data[i];
+}
+
+Matrix FusionMean::mean() const {
+    Matrix mean(rows_, cols_);
+    for (size_t i = 0; i < sum_.size(); ++i) {
+        mean.data[i] = static_cast<float>(sum_[i] / static_cast<double>(count_));
+    }
+    return mean;
+}
+
 uint64_t ImageEncoding::bytes() const {
     return vision_tokens.data.size() * sizeof(float) + (vision ? vision->bytes() : 0);
 }
 
 Pipeline::Pipeline(const std::filesystem::path& vision_file, const TokenEmbeddings& embeddings,
                    const ModelOptions& options)
-    : embeddings_(embeddings), backends_(options.gpu_layers != 0, options.threads) {
+    : embeddings_(embeddings),
+      kv_type_(to_ggml(options.prefusion_kv)),
+      backends_(options.gpu_layers != 0, options.threads) {
     weights_ = std::make_unique<VisionWeights>(GgufFile(vision_file), backends_, options.progress);
     if (hparams().prefusion.n_embd != embeddings.n_embd()) {
         throw_input("{}: made for a language model of width {}, but that of this one is {}",
@@ -69,26 +88,56 @@ Pipeline::Pipeline(const std::filesystem::path& vision_file, const TokenEmbeddin
     tower_ = std::make_unique<ClipVisionEncoder>(*weights_, backends_);
     compressor_ = std::make_unique<Compressor>(*weights_, backends_);
     projector_ = std::make_unique<Projector>(*weights_, backends_);
-    prefusion_ = std::make_unique<ModalityPrefusion>(*weights_, backends_, to_ggml(options.prefusion_kv));
+    prefusion_ = std::make_unique<ModalityPrefusion>(*weights_, backends_, kv_type_);
 }
 
 std::shared_ptr<const ImageEncoding> Pipeline::encode_image(const PixelValues& pixels, int grid_side,
                                                             const Hash128& key, Timings& timings,
                                                             EncodingTrace* trace) {
-    const VisionHparams& hp = hparams();
-    if (hp.compressor_grids.empty() && pixels.views > 1) {
-        throw_usage("resolution ratio: this model has no compressor and sees a picture whole only (1)");
-    }
     const std::lock_guard lock(mutex_);
-    auto encoding = std::make_shared<ImageEncoding>();
-    encoding->key = key;
-
     // views, the whole picture last -> [views][P, d_v]
     PatchFeatures features;
     {
         const Stopwatch watch(timings.vision_tower);
         features = tower_->encode(pixels);
     }
+    if (trace != nullptr) trace->pixels = pixels;
+    return encode_features(std::move(features), grid_side, key, timings, trace);
+}
+
+std::vector<std::shared_ptr<const ImageEncoding>> Pipeline::encode_frames(std::span<const PixelValues> frames,
+                                                                          int grid_side, Timings& timings) {
+    const std::lock_guard lock(mutex_);
+    PixelValues all{0, frames.empty() ? 0 : frames[0].size, {}};
+    for (const PixelValues& frame : frames) {
+        all.views += frame.views;
+        all.data.insert(all.data.end(), frame.data.begin(), frame.data.end());
+    }
+    std::vector<std::shared_ptr<const ImageEncoding>> encodings;
+    if (frames.empty()) return encodings;
+    PatchFeatures features;
+    {
+        const Stopwatch watch(timings.vision_tower);
+        features = tower_->encode(all);
+    }
+    auto next = std::make_move_iterator(features.views.begin());
+    for (const PixelValues& frame : frames) {
+        encodings.push_back(encode_features({{next, next + frame.views}}, grid_side, {}, timings, nullptr));
+        next += frame.views;
+    }
+    return encodings;
+}
+
+// What follows the tower, for the views of one picture. The lock is held.
+std::shared_ptr<const ImageEncoding> Pipeline::encode_features(PatchFeatures features, int grid_side,
+                                                               const Hash128& key, Timings& timings,
+                                                               EncodingTrace* trace) {
+    const VisionHparams& hp = hparams();
+    if (hp.compressor_grids.empty() && features.views.size() > 1) {
+        throw_usage("resolution ratio: this model has no compressor and sees a picture whole only (1)");
+    }
+    auto encoding = std::make_shared<ImageEncoding>();
+    encoding->key = key;
     const Matrix& whole = features.views.back();
     const std::span blocks(features.views.data(), features.views.size() - 1);
     const auto n = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(blocks.size()))));
@@ -98,7 +147,10 @@ std::shared_ptr<const ImageEncoding> Pipeline::encode_image(const PixelValues& p
     if (hp.compressor_grids.empty()) {
         const Stopwatch watch(timings.projector);
         encoding->vision_tokens = projector_->project(whole);
-        if (trace != nullptr) *trace = {pixels, std::move(features), {}, {}, encoding->vision_tokens, {}};
+        if (trace != nullptr) {
+            trace->features = std::move(features);
+            trace->prefusion_in = encoding->vision_tokens;
+        }
         return encoding;
     }
 
@@ -131,28 +183,28 @@ std::shared_ptr<const ImageEncoding> Pipeline::encode_image(const PixelValues& p
         encoding->vision = std::move(prefused.kv);
     }
     if (trace != nullptr) {
-        *trace = {pixels,
-                  std::move(features),
-                  std::move(compressed),
-                  std::move(projected_compressed),
-                  std::move(projected),
-                  std::move(prefused.outputs)};
+        trace->features = std::move(features);
+        trace->compressed = std::move(compressed);
+        trace->projected_compressed = std::move(projected_compressed);
+        trace->prefusion_in = std::move(projected);
+        trace->prefusion_out = std::move(prefused.outputs);
     }
     return encoding;
 }
 
 Matrix Pipeline::fuse_text(std::span<const int32_t> ids,
                            std::span<const std::shared_ptr<const ImageEncoding>> pictures, TextFusion* state,
-                           Timings& timings) {
+                           Timings& timings, const TextFusion* earlier) {
     const Stopwatch watch(timings.prefusion_text);
     Matrix embeddings = embeddings_.rows(ids);
     if (pictures.empty() || hparams().prefusion.n_layer == 0 || ids.empty()) return embeddings;
 
+    if (earlier == nullptr) earlier = state;
     TextRows text{std::move(embeddings), std::vector<int32_t>(ids.size()),
                   std::vector<uint8_t>(ids.size(), 1)};
     std::iota(text.positions.begin(), text.positions.end(),
-              state != nullptr ? static_cast<int32_t>(state->rows) : 0);
-    return mean_fusion(text, pictures, state, nullptr);
+              earlier != nullptr ? static_cast<int32_t>(earlier->rows) : 0);
+    return mean_fusion(text, pictures, state, earlier, nullptr);
 }
 
 Matrix Pipeline::fuse_masked_text(const Matrix& embeddings, std::span<const uint8_t> visible,
@@ -164,38 +216,27 @@ Matrix Pipeline::fuse_masked_text(const Matrix& embeddings, std::span<const uint
     TextRows text{embeddings, {}, {visible.begin(), visible.end()}};
     int32_t next = 0;
     for (const uint8_t seen : visible) text.positions.push_back(seen != 0 ? next++ : 0);
-    return mean_fusion(text, pictures, nullptr, per_picture);
+    return mean_fusion(text, pictures, nullptr, nullptr, per_picture);
 }
 
 Matrix Pipeline::mean_fusion(const TextRows& text,
                              std::span<const std::shared_ptr<const ImageEncoding>> pictures,
-                             TextFusion* state, std::vector<Matrix>* per_picture) {
+                             TextFusion* state, const TextFusion* earlier, std::vector<Matrix>* per_picture) {
     const std::lock_guard lock(mutex_);
     const int64_t n = text.embeddings.rows;
-    const bool continued = state != nullptr && state->rows > 0;
-    TextFusion extended{{}, n + (continued ? state->rows : 0)};
-    std::vector<double> sum(text.embeddings.data.size(), 0.0);
-    Matrix mean;
+    const bool continued = earlier != nullptr && earlier->rows > 0;
+    TextFusion extended{{}, n + (continued ? earlier->rows : 0)};
+    FusionMean mean;
     for (size_t i = 0; i < pictures.size(); ++i) {
         FusedText fused =
-            prefusion_->fuse_text(text, *pictures[i]->vision, continued ? state->kv[i].get() : nullptr,
-                                  continued ? state->rows : 0, /*keep_kv=*/state != nullptr);
+            prefusion_->fuse_text(text, *pictures[i]->vision, continued ? earlier->kv[i].get() : nullptr,
+                                  continued ? earlier->rows : 0, /*keep_kv=*/state != nullptr);
         if (state != nullptr) extended.kv.push_back(std::move(fused.kv));
-        if (pictures.size() == 1) {
-            mean = fused.rows;
-        } else {
-            for (size_t j = 0; j < sum.size(); ++j) sum[j] += fused.rows.data[j];
-        }
+        mean.add(fused.rows);
         if (per_picture != nullptr) per_picture->push_back(std::move(fused.rows));
     }
-    if (pictures.size() > 1) {
-        mean = Matrix(n, text.embeddings.cols);
-        for (size_t j = 0; j < sum.size(); ++j) {
-            mean.data[j] = static_cast<float>(sum[j] / static_cast<double>(pictures.size()));
-        }
-    }
     if (state != nullptr) *state = std::move(extended);
-    return mean;
+    return mean.mean();
 }
 
 }  // namespace llava_mini

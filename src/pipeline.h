@@ -43,6 +43,20 @@ struct TextFusion {
     int64_t rows = 0;  // fused positions they hold (may hold more: a prefix is used)
 };
 
+/// The mean over pictures' fusions of one text, one picture at a time; summed in double.
+class FusionMean {
+  public:
+    void add(const Matrix& fused);
+    int64_t count() const { return count_; }
+    std::span<const double> sum() const { return sum_; }
+    /// Of a single picture its own rows, to the bit.
+    Matrix mean() const;
+
+  private:
+    int64_t rows_ = 0, cols_ = 0, count_ = 0;
+    std::vector<double> sum_;
+};
+
 /// The vision side of a model. Thread-safe: every public function takes the lock for as long as it computes.
 class Pipeline {
   public:
@@ -60,12 +74,18 @@ class Pipeline {
                                                       const Hash128& key, Timings& timings,
                                                       EncodingTrace* trace = nullptr);
 
+    /// The same for several pictures or frames, each with the same number of views: one pass of the tower
+    /// over all views, everything else one by one. Their keys are zero: frames are not cached.
+    std::vector<std::shared_ptr<const ImageEncoding>> encode_frames(std::span<const PixelValues> frames,
+                                                                    int grid_side, Timings& timings);
+
     /// Fuses a run of text with every picture and returns the mean, [N, d] (summed in double, for any number
     /// of pictures). Positions go on where the earlier text of `state` ended; `state` is extended if not
-    /// null. Without pictures, without pre-fusion layers: the plain embeddings.
+    /// null. To go on without extending anything, `state` is null and `earlier` what is gone on from. Without
+    /// pictures, without pre-fusion layers: the plain embeddings.
     Matrix fuse_text(std::span<const int32_t> ids,
                      std::span<const std::shared_ptr<const ImageEncoding>> pictures, TextFusion* state,
-                     Timings& timings);
+                     Timings& timings, const TextFusion* earlier = nullptr);
 
     /// The same for a whole prompt in which some positions are masked (placeholder, official quirks): these
     /// keep position 1 and are hidden from every key. `per_picture`, if not null, gets every picture's fused
@@ -74,13 +94,19 @@ class Pipeline {
                             std::span<const std::shared_ptr<const ImageEncoding>> pictures, Timings& timings,
                             std::vector<Matrix>* per_picture = nullptr);
 
+    ggml_type prefusion_kv_type() const { return kv_type_; }
+
     Matrix embed(std::span<const int32_t> ids) const { return embeddings_.rows(ids); }
 
   private:
+    std::shared_ptr<const ImageEncoding> encode_features(PatchFeatures features, int grid_side,
+                                                         const Hash128& key, Timings& timings,
+                                                         EncodingTrace* trace);
     Matrix mean_fusion(const TextRows& text, std::span<const std::shared_ptr<const ImageEncoding>> pictures,
-                       TextFusion* state, std::vector<Matrix>* per_picture);
+                       TextFusion* state, const TextFusion* earlier, std::vector<Matrix>* per_picture);
 
     const TokenEmbeddings& embeddings_;
+    const ggml_type kv_type_;
     std::mutex mutex_;
     Backends backends_;
     std::unique_ptr<VisionWeights> weights_;

@@ -1,5 +1,6 @@
 // llava-mini ask: one question about pictures.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -8,7 +9,9 @@
 #include "answer_text.h"
 #include "commands.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "model_flags.h"
+#include "video_flags.h"
 
 namespace llava_mini::tools {
 namespace {
@@ -19,7 +22,10 @@ struct AskFlags {
     ModelFlags model;
     ImageFlags image;
     SamplingFlags sampling;
+    VideoFlags video;
     std::vector<std::filesystem::path> images;
+    std::string video_source;
+    std::filesystem::path index, evidence;
     std::string question;
     bool json = false;
 };
@@ -48,20 +54,28 @@ nlohmann::ordered_json seconds(const Timings& t) {
 }
 
 void print_json(const AskFlags& flags, const std::string& question, const Model& model,
-                const Answer& answer) {
+                const std::optional<VideoFacts>& facts, const Answer& answer) {
     nlohmann::ordered_json images = nlohmann::ordered_json::array();
     for (const auto& image : flags.images) images.push_back(image.string());
-    const nlohmann::ordered_json object = {{"model", model.info().name},
-                                           {"images", images},
-                                           {"question", question},
-                                           {"answer", answer.text},
-                                           {"stop_reason", stop_reason_name(answer.stop)},
-                                           {"prompt_tokens", answer.prompt_tokens},
-                                           {"cached_tokens", answer.cached_tokens},
-                                           {"vision_tokens", answer.vision_tokens},
-                                           {"generated_tokens", answer.generated_tokens},
-                                           {"pictures_cached", answer.pictures_cached},
-                                           {"seconds", seconds(answer.timings)}};
+    nlohmann::ordered_json object = {{"model", model.info().name},
+                                     {"images", images},
+                                     {"question", question},
+                                     {"answer", answer.text},
+                                     {"stop_reason", stop_reason_name(answer.stop)},
+                                     {"prompt_tokens", answer.prompt_tokens},
+                                     {"cached_tokens", answer.cached_tokens},
+                                     {"vision_tokens", answer.vision_tokens},
+                                     {"generated_tokens", answer.generated_tokens},
+                                     {"pictures_cached", answer.pictures_cached},
+                                     {"seconds", seconds(answer.timings)}};
+    if (facts)
+        object["video"] = {{"source", flags.index.empty() ? flags.video_source : flags.index.string()},
+                           {"facts", to_json(*facts)}};
+    if (answer.video) object["video"]["report"] = to_json(*answer.video);
+    for (const FrameEvidence& frame : answer.evidence) {
+        object["evidence"].push_back(
+            {{"frame", frame.frame}, {"seconds", frame.seconds}, {"share", frame.share}});
+    }
     // File names and questions need not be UTF-8; JSON must be.
     const auto replace = nlohmann::ordered_json::error_handler_t::replace;
     std::printf("%s\n", object.dump(2, ' ', /*ensure_ascii=*/false, replace).c_str());
@@ -75,37 +89,82 @@ void ask(const AskFlags& flags) {
     for (const auto& image : flags.images) pictures.push_back(Model::read_picture(image));
 
     const auto model = flags.model.load();
-    Session session(model, flags.model.session_options());
-    for (const Picture& picture : pictures) session.add_image(picture, flags.image.image);
-    if (flags.json) {
-        print_json(flags, question, *model, session.ask(question, sampling));
-        return;
+    SessionOptions session_options = flags.model.session_options();
+    session_options.evidence = !flags.evidence.empty();
+    if (session_options.evidence && flags.video_source.empty() && flags.index.empty()) {
+        throw_usage("--evidence needs --video or --index");
     }
-    const Answer answer = session.ask(question, sampling, print_piece);
-    print_piece("\n");
-    explain_stop(answer.stop);
+    Session session(model, session_options);
+    for (const Picture& picture : pictures) session.add_image(picture, flags.image.image);
+    VideoProgress progress(flags.video_source);
+    std::optional<VideoFacts> facts;
+    if (!flags.video_source.empty()) {
+        VideoOptions video_options = with_image_flags(flags.video.video, flags.image.image);
+        video_options.thumbnails = !flags.evidence.empty();
+        facts = session.add_video(flags.video_source, progress.watched(video_options));
+    }
+    if (!flags.index.empty()) facts = session.add_index(flags.index);
+    const auto print = [&](std::string_view text) {
+        progress.end();
+        return flags.json || print_piece(text);
+    };
+    Answer answer = session.ask(question, sampling, print);
+    progress.end();
+    constexpr size_t kMostEvidence = 12;
+    answer.evidence.resize(std::min(answer.evidence.size(), kMostEvidence));
+    if (flags.json) {
+        print_json(flags, question, *model, facts, answer);
+    } else {
+        print_piece("\n");
+        explain_stop(answer.stop);
+    }
+    if (answer.video) explain_report(*answer.video);
+    if (flags.evidence.empty()) return;
+    for (const FrameEvidence& frame : answer.evidence) {
+        std::fprintf(stderr, "llava-mini: evidence: frame %lld at %s, %.1f %% of the attention to frames\n",
+                     static_cast<long long>(frame.frame), clock_text(frame.seconds).c_str(),
+                     100 * frame.share);
+    }
+    const std::vector<uint8_t> sheet = session.contact_sheet(answer.evidence);
+    AtomicFile file(flags.evidence);
+    file.write(std::span(sheet));
+    file.commit();
 }
 
 }  // namespace
 
 void add_ask(CLI::App& app) {
     auto flags = std::make_shared<AskFlags>();
-    CLI::App* command =
-        app.add_subcommand("ask",
-                           "Ask one question about one or several pictures, or about none\n"
-                           "The answer goes to stdout as it is made. With several pictures each is one group "
-                           "of vision tokens, in the "
-                           "order given, and the text takes the mean over its fusion with every picture.");
+    CLI::App* command = app.add_subcommand(
+        "ask",
+        "Ask one question about pictures, a video, or nothing to look at\n"
+        "The answer goes to stdout as it is made. With several pictures each is one group "
+        "of vision tokens, in the "
+        "order given, and the text takes the mean over its fusion with every picture. Of a "
+        "video one frame a second is looked at, in one pass and in memory that does not grow "
+        "but for a vision token a frame.");
     command->add_option("question", flags->question, "The question; - reads it from stdin")->required();
     command->add_option("--image", flags->images, "A picture; may be given several times")
         ->type_name("FILE")
         ->allow_extra_args(false);
+    command->add_option("--video", flags->video_source, std::string("A video: ") + kVideoSources)
+        ->type_name("SOURCE")
+        ->excludes("--image");
+    command->add_option("--index", flags->index, "A video's index, made by `llava-mini index`")
+        ->type_name("FILE")
+        ->excludes("--image")
+        ->excludes("--video");
+    command
+        ->add_option("--evidence", flags->evidence,
+                     "List the frames that the answer attended to most, and write them as a contact sheet")
+        ->type_name("FILE.png");
     command->add_flag(
         "--json", flags->json,
         "Print one JSON object instead: answer, why it stopped, token counts, seconds by stage");
     flags->model.add_model_to(*command);
     flags->model.add_session_to(*command);
     flags->image.add_to(*command);
+    flags->video.add_to(*command);
     flags->sampling.add_to(*command);
     command->callback([flags] { ask(*flags); });
 }

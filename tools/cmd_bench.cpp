@@ -10,6 +10,7 @@
 #include "bench/chart.h"
 #include "bench/models.h"
 #include "bench/report.h"
+#include "bench/video_bench.h"
 #include "commands.h"
 #include "convert/quantization.h"
 #include "convert/synth.h"
@@ -27,6 +28,7 @@ struct BenchFlags {
     std::string shape = kShape, against = kAgainst, type = "q4_0";
     std::filesystem::path cache = bench::default_model_cache(), svg;
     bench::BenchmarkOptions options;
+    bench::VideoBenchOptions video;
     double megapixels = 12;
     bool json = false;
 };
@@ -59,15 +61,29 @@ void run(BenchFlags& flags) {
     if (!own_model) options.model = prepare(flags.shape);
     if (flags.against != kNone) options.baseline = prepare(flags.against);
 
+    const auto write_svg = [&](const std::string& svg) {
+        if (flags.svg.empty()) return;
+        AtomicFile file(flags.svg);
+        file.write(svg);
+        file.commit();
+    };
+    if (!flags.video.video.empty()) {
+        flags.video.model = options.model;
+        flags.video.baseline = options.baseline;
+        flags.video.engine = options.engine;
+        flags.video.text_tokens = options.workload.text_tokens;
+        flags.video.status = options.status;
+        const bench::VideoBenchResult video = bench::run_video_bench(flags.video);
+        write_svg(bench::to_svg(video));
+        const std::string report = flags.json ? bench::to_json(video) : bench::to_text(video);
+        std::fwrite(report.data(), 1, report.size(), stdout);
+        return;
+    }
     const bench::BenchmarkResult result = bench::run_benchmark(options);
     const bool with_targets = !own_model && flags.shape == kShape && flags.against == kAgainst &&
                               options.workload.text_tokens == bench::Workload().text_tokens &&
                               options.workload.new_tokens == bench::Workload().new_tokens;
-    if (!flags.svg.empty()) {
-        AtomicFile file(flags.svg);
-        file.write(bench::to_svg(result));
-        file.commit();
-    }
+    write_svg(bench::to_svg(result));
     const std::string report =
         flags.json ? bench::to_json(result, with_targets) : bench::to_text(result, with_targets);
     std::fwrite(report.data(), 1, report.size(), stdout);
@@ -99,6 +115,22 @@ void add_bench(CLI::App& app) {
     command->add_option("--cache", flags->cache, "Folder of made models")
         ->type_name("DIR")
         ->capture_default_str();
+    command
+        ->add_option(
+            "--video", flags->video.video,
+            "Measure what a frame of this video costs, and reading it, instead of a picture's question")
+        ->type_name("FILE");
+    command->add_option("--video-frames", flags->video.frames, "Frames put through each model with --video")
+        ->type_name("N")
+        ->check(CLI::Range(1, 100000))
+        ->capture_default_str();
+    command
+        ->add_option(
+            "--video-prefill", flags->video.prefill_tokens,
+            "With --video: put so many vision tokens into the language model once and report time and "
+            "memory; 10800 are three hours")
+        ->type_name("N")
+        ->check(CLI::Range(1, 1 << 24));
     command->add_option("--repeat", options.repeat, "Rounds; medians are reported")
         ->type_name("N")
         ->check(CLI::Range(1, 1000))

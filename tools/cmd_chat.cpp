@@ -1,7 +1,5 @@
 // llava-mini chat: a conversation about pictures.
 #include <CLI/CLI.hpp>
-#include <atomic>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -15,6 +13,8 @@
 #include "core/file.h"
 #include "line_reader.h"
 #include "model_flags.h"
+#include "stop_on_interrupt.h"
+#include "video_flags.h"
 
 namespace llava_mini::tools {
 namespace {
@@ -23,42 +23,21 @@ struct ChatFlags {
     ModelFlags model;
     ImageFlags image;
     SamplingFlags sampling;
+    VideoFlags video;
     std::vector<std::filesystem::path> images;
+    std::string video_source;
+    std::filesystem::path index;
 };
 
 constexpr const char* kHelp =
     "/image FILE  add a picture to the conversation\n"
-    "/reset       forget the conversation and its pictures\n"
+    "/video FILE  talk about a video\n"
+    "/index FILE  talk about a video that `llava-mini index` has looked at\n"
+    "/reset       forget the conversation, its pictures or its video\n"
     "/save FILE   write the conversation, as JSON if FILE ends in .json, else as Markdown\n"
     "/help        this text\n"
     "/quit        leave (also Ctrl-D, or Ctrl-C twice on an empty line)\n"
     "Anything else is a question. Ctrl-C stops an answer; Tab completes file names.\n";
-
-// While it lives, Ctrl-C stops the session's answer instead of the program.
-class StopOnInterrupt {
-  public:
-    explicit StopOnInterrupt(Session& session) {
-        session_ = &session;
-        struct sigaction action {};
-        action.sa_handler = [](int) {
-            // Session::stop() sets an atomic flag, which a signal handler may do.
-            if (Session* running = session_) running->stop();
-        };
-        action.sa_flags = SA_RESTART;
-        sigaction(SIGINT, &action, &before_);
-    }
-    ~StopOnInterrupt() {
-        sigaction(SIGINT, &before_, nullptr);
-        session_ = nullptr;
-    }
-    StopOnInterrupt(const StopOnInterrupt&) = delete;
-    StopOnInterrupt& operator=(const StopOnInterrupt&) = delete;
-
-  private:
-    static inline std::atomic<Session*> session_ = nullptr;
-    static_assert(std::atomic<Session*>::is_always_lock_free);
-    struct sigaction before_ {};
-};
 
 // Where typed lines are remembered; empty if there is no home.
 std::filesystem::path history_file() {
@@ -97,6 +76,8 @@ class Chat {
           model_(flags.model.load()),
           session_(model_, flags.model.session_options()) {
         for (const auto& image : flags.images) add_image(image);
+        if (!flags.video_source.empty()) add_video(flags.video_source);
+        if (!flags.index.empty()) add_index(flags.index);
     }
 
     void run() {
@@ -143,9 +124,18 @@ class Chat {
             if (argument.empty()) throw_usage("/image needs a file");
             add_image(with_home(argument));
             std::fprintf(stderr, "added %s\n", argument.c_str());
+        } else if (command == "/video") {
+            if (argument.empty()) throw_usage("/video needs a file or another source");
+            add_video(with_home(argument).string());
+            std::fprintf(stderr, "added %s; it is looked at with the next question\n", argument.c_str());
+        } else if (command == "/index") {
+            if (argument.empty()) throw_usage("/index needs a file");
+            add_index(with_home(argument));
+            std::fprintf(stderr, "added %s\n", argument.c_str());
         } else if (command == "/reset") {
             session_.reset();
             pictures_.clear();
+            video_.clear();
             std::fputs("the conversation is forgotten\n", stderr);
         } else if (command == "/save") {
             if (argument.empty()) throw_usage("/save needs a file");
@@ -164,10 +154,28 @@ class Chat {
         pictures_.push_back(file.string());
     }
 
+    void add_video(const std::string& source) {
+        progress_ = std::make_unique<VideoProgress>(source);
+        session_.add_video(source,
+                           progress_->watched(with_image_flags(flags_.video.video, flags_.image.image)));
+        video_ = source;
+    }
+
+    void add_index(const std::filesystem::path& index) {
+        session_.add_index(index);
+        video_ = index.string();
+    }
+
     void ask(const std::string& question) {
         const StopOnInterrupt guard(session_);
-        const Answer answer = session_.ask(question, sampling_, print_piece);
+        const auto print = [&](std::string_view text) {
+            if (progress_) progress_->end();
+            return print_piece(text);
+        };
+        const Answer answer = session_.ask(question, sampling_, print);
+        if (progress_) progress_->end();
         print_piece("\n");
+        if (answer.video && session_.turns().size() == 1) explain_report(*answer.video);
         if (answer.stop == StopReason::kStopped) std::fputs("(stopped)\n", stderr);
         explain_stop(answer.stop);
     }
@@ -183,8 +191,9 @@ class Chat {
         for (const ChatTurn& turn : session_.turns()) {
             turns.push_back({{"question", turn.question}, {"answer", turn.answer}});
         }
-        const nlohmann::ordered_json all = {
+        nlohmann::ordered_json all = {
             {"model", model_->info().name}, {"images", pictures_}, {"turns", turns}};
+        if (!video_.empty()) all["video"] = video_;
         return all.dump(2, ' ', /*ensure_ascii=*/false, nlohmann::ordered_json::error_handler_t::replace) +
                "\n";
     }
@@ -192,6 +201,7 @@ class Chat {
     std::string as_markdown() const {
         std::string text = fmt::format("# Conversation with {}\n", model_->info().name);
         for (const std::string& picture : pictures_) text += fmt::format("\nPicture: `{}`\n", picture);
+        if (!video_.empty()) text += fmt::format("\nVideo: `{}`\n", video_);
         for (const ChatTurn& turn : session_.turns()) {
             text += fmt::format("\n**Question:** {}\n\n**Answer:** {}\n", turn.question, turn.answer);
         }
@@ -201,24 +211,37 @@ class Chat {
     const ChatFlags& flags_;
     const SamplingOptions sampling_;
     const std::shared_ptr<Model> model_;
+    std::unique_ptr<VideoProgress> progress_;  // outlives the session, which calls it
     Session session_;
     std::vector<std::string> pictures_;  // files, in the order of adding
+    std::string video_;
 };
 
 }  // namespace
 
 void add_chat(CLI::App& app) {
     auto flags = std::make_shared<ChatFlags>();
-    CLI::App* command = app.add_subcommand("chat",
-                                           "Talk about pictures, question by question\nTyping /help lists "
-                                           "what else can be typed. With several pictures the "
-                                           "text takes the mean over its fusion with every one.");
+    CLI::App* command = app.add_subcommand(
+        "chat",
+        "Talk about pictures or a video, question by question\nTyping /help lists what else can be typed. With several "
+        "pictures the text takes the mean over its fusion with every one.");
     command->add_option("--image", flags->images, "A picture to start with; may be given several times")
         ->type_name("FILE")
         ->allow_extra_args(false);
+    command
+        ->add_option("--video", flags->video_source, std::string("A video to start with: ") + kVideoSources)
+        ->type_name("SOURCE")
+        ->excludes("--image");
+    command->add_option("--index", flags->index, "A video's index, made by `llava-mini index`, to start with")
+        ->type_name("FILE")
+        ->excludes("--image")
+        ->excludes("--video");
     flags->model.add_model_to(*command);
     flags->model.add_session_to(*command);
     flags->image.add_to(*command);
+    flags->video.add_to(*command);
+    constexpr int kFusionFrames = 64;
+    flags->video.add_fusion_frames_to(*command, kFusionFrames);
     flags->sampling.add_to(*command);
     command->callback([flags] { Chat(*flags).run(); });
 }

@@ -16,10 +16,12 @@ void add_chat(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_dump(CLI::App& app);
 void add_eval(CLI::App& app);
+void add_index(CLI::App& app);
 void add_info(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_scenes(CLI::App& app);
 void add_synth(CLI::App& app);
 void add_train(CLI::App& app);
+void add_watch(CLI::App& app);
 
 }  // namespace llava_mini::tools

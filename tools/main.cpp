@@ -79,11 +79,13 @@ int main(int argc, char** argv) {
     llava_mini::tools::add_convert(app);
     llava_mini::tools::add_dump(app);
     llava_mini::tools::add_eval(app);
+    llava_mini::tools::add_index(app);
     llava_mini::tools::add_info(app);
     llava_mini::tools::add_quantize(app);
     llava_mini::tools::add_scenes(app);
     llava_mini::tools::add_synth(app);
     llava_mini::tools::add_train(app);
+    llava_mini::tools::add_watch(app);
 
     try {
         app.parse(arguments(argc, argv));

@@ -87,6 +87,9 @@ torch::Tensor LlavaMini::position_resize(int grid_side, int64_t to_side) {
     return matrix;
 }
 
+// Its LayerNorms have torch's epsilon, whatever the tower has.
+constexpr double kCompressorEps = 1e-5;
+
 // Cross-attention of C * C queries over the features [F, keys, d_v] of a square map -> [F, C * C, d_v].
 torch::Tensor LlavaMini::compress(const torch::Tensor& features, int grid_side) {
     const Parameters& w = parameters_;
@@ -95,7 +98,7 @@ torch::Tensor LlavaMini::compress(const torch::Tensor& features, int grid_side) 
     const std::string suffix =
         vision_.compressor_grids.size() == 1 ? "" : fmt::format(".{}", grid_side);
     const auto norm = [&](const torch::Tensor& x, const std::string& key) {
-        return at::layer_norm(x, {d}, w[key + ".weight"], w[key + ".bias"], vision_.layer_norm_eps);
+        return at::layer_norm(x, {d}, w[key + ".weight"], w[key + ".bias"], kCompressorEps);
     };
     const auto positions = w["compressor.pos_embed" + suffix];
     const auto q = norm(w["compressor.query" + suffix], "compressor.ln_q") + positions;

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "llava_mini/error.hpp"
+#include "llava_mini/video.hpp"
 
 namespace llava_mini {
 
@@ -61,12 +62,16 @@ struct ImageOptions {
 
 struct SessionOptions {
     /// Size of the language model's context in tokens; 0: 4096, or less if the model was trained with less
-    /// (in the context of its language model, or in prompts: tokenizer_model_max_length of its checkpoint).
+    /// (in the context of its language model, or in prompts: tokenizer_model_max_length of its checkpoint);
+    /// with a video as many as it needs, up to what the model was trained with.
     int context = 0;
     /// CPU threads of the language model; 0: the model's.
     int threads = 0;
     /// Type of the language model's KV cache.
     KvType kv_type = KvType::kF16;
+    /// Watch which frames of a video an answer attends to (Answer::evidence). The language model then runs
+    /// without flash attention, which takes more memory with long videos; the KV cache must not be quantized.
+    bool evidence = false;
     /// Fuse whole conversations anew, answers included, leave token 0 unfused, double the begin-of-text, pad
     /// the views of high resolution one by one: what the released code does. Default: what training saw.
     bool official_quirks = false;
@@ -112,6 +117,21 @@ struct Answer {
     int generated_tokens = 0;
     int pictures_cached = 0;  ///< pictures whose encoding was found in the cache
     Timings timings;
+    /// Of the video, if the conversation has one.
+    std::optional<VideoReport> video = {};
+    /// Its frames, most attended to first, with SessionOptions::evidence.
+    std::vector<FrameEvidence> evidence = {};
+};
+
+/// What a watcher hears.
+struct WatchEvent {
+    enum class Kind { kConnected, kAnswer, kDropping, kLost } kind = Kind::kAnswer;
+    double seconds = 0;        ///< since watching began
+    std::string message;       ///< kLost: why; what follows is a new try
+    double retry_seconds = 0;  ///< kLost: after so long
+    Answer answer;             ///< kAnswer
+    int64_t frames = 0;        ///< in the window
+    int64_t dropped = 0;       ///< so far
 };
 
 struct ChatTurn {
@@ -163,7 +183,16 @@ class Model {
     std::unique_ptr<Impl> impl_;
 };
 
-/// A conversation about pictures. Not thread-safe: one thread at a time, except stop().
+/// Stores in `index` what depends on the frames of a video alone (docs/index-format.md), so that questions
+/// cost their own tokens only. Work that was interrupted, even by kill -9, is gone on with; damaged parts are
+/// made again; a video that has grown is continued. `session` gives the system prompt, and for
+/// options.language_state the context. Throws Error(kInput) if the video cannot be read, or `index` belongs
+/// to another video, model or settings.
+IndexResult make_video_index(const std::shared_ptr<Model>& model, const std::filesystem::path& video,
+                             const std::filesystem::path& index, const IndexOptions& options = {},
+                             const SessionOptions& session = {});
+
+/// A conversation about pictures or a video. Not thread-safe: one thread at a time, except stop().
 class Session {
   public:
     explicit Session(std::shared_ptr<Model> model, const SessionOptions& options = {});
@@ -177,6 +206,17 @@ class Session {
     /// Throws Error(kInput) naming the picture; the conversation stays as it was.
     void add_image(const Picture& picture, const ImageOptions& options = {});
 
+    /// Makes the conversation one about a video: opens it and plans its frames. They are looked at when the
+    /// next question is asked. `source`: a file, "-" for standard input, an address (http, rtsp, udp, tcp,
+    /// ...) or a camera (v4l2:/dev/video0). A conversation is about pictures or one video. Throws
+    /// Error(kInput) naming the source; the conversation stays as it was.
+    VideoFacts add_video(const std::string& source, const VideoOptions& options = {});
+
+    /// Makes the conversation one about a video that make_video_index() has stored; no frame is looked at
+    /// again. Throws Error(kInput) if the index is damaged, not complete, or was made with another model; the
+    /// conversation stays as it was.
+    VideoFacts add_index(const std::filesystem::path& index);
+
     /// Asks and waits for the whole answer. `on_text` gets every new piece of text (whole UTF-8 characters)
     /// and returns false to stop. Keys and values of the common part of the conversation are kept from turn
     /// to turn. Throws Error(kInput) if the prompt does not fit the context, naming both numbers; the
@@ -184,8 +224,21 @@ class Session {
     Answer ask(const std::string& question, const SamplingOptions& sampling = {},
                const std::function<bool(std::string_view)>& on_text = {});
 
-    /// Stops a running ask() from another thread or a signal handler; the answer so far is kept.
+    /// Watches a live source (as add_video) and asks the question again and again, until on_event returns
+    /// false or stop() is called. Frames go into the KV cache as they come and leave it when the window has
+    /// passed them, so memory stays the same however long it runs. The system prompt is fused with the first
+    /// frame, the question with frames of the window. When computing is slower than the source, frames are
+    /// dropped evenly. Blocks; the conversation must be empty before and is empty afterwards. Throws
+    /// Error(kInput) if the window does not fit the context.
+    void watch(const std::string& source, const std::string& question, const WatchOptions& options,
+               const SamplingOptions& sampling, const std::function<bool(const WatchEvent&)>& on_event);
+
+    /// Stops a running ask() or watch() from another thread or a signal handler; the answer so far is kept.
     void stop();
+
+    /// Small pictures of these frames with time and share, as a PNG. Throws Error(kUsage) if the video's
+    /// thumbnails were not kept (VideoOptions::thumbnails; an index has them).
+    std::vector<uint8_t> contact_sheet(std::span<const FrameEvidence> evidence) const;
 
     /// Forgets the conversation and its pictures.
     void reset();

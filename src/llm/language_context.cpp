@@ -172,6 +172,38 @@ void LanguageContext::keep_prefix(int n) {
     n_past_ = n;
 }
 
+void LanguageContext::remove(int begin, int count) {
+    if (begin < 0 || count < 0 || begin + count > n_past_) {
+        throw_usage("positions {} to {} are not in the cache of {}", begin, begin + count, n_past_);
+    }
+    if (count == 0) return;
+    llama_memory_t memory = llama_get_memory(context_.get());
+    if (!llama_memory_can_shift(memory)) throw_system("the KV cache of this model cannot be moved");
+    llama_memory_seq_rm(memory, 0, begin, begin + count);
+    llama_memory_seq_add(memory, 0, begin + count, -1, -count);
+    n_past_ -= count;
+}
+
+std::vector<uint8_t> LanguageContext::state() const {
+    std::vector<uint8_t> bytes(llama_state_seq_get_size(context_.get(), 0));
+    bytes.resize(llama_state_seq_get_data(context_.get(), bytes.data(), bytes.size(), 0));
+    if (bytes.empty()) throw_system("the language model's state cannot be stored");
+    return bytes;
+}
+
+bool LanguageContext::restore(std::span<const uint8_t> state) {
+    keep_prefix(0);
+    const EngineLogCapture reason;
+    const size_t read = llama_state_seq_set_data(context_.get(), state.data(), state.size(), 0);
+    llama_memory_t memory = llama_get_memory(context_.get());
+    const llama_pos last = llama_memory_seq_pos_max(memory, 0);
+    const bool fits =
+        read == state.size() && last >= 0 && last < n_ctx_ && llama_memory_seq_pos_min(memory, 0) == 0;
+    if (!fits) llama_memory_clear(memory, /*data=*/true);
+    n_past_ = fits ? last + 1 : 0;
+    return fits;
+}
+
 void LanguageContext::set_threads(int threads) {
     options_.threads = threads > 0 ? threads : one_a_core();
     llama_set_n_threads(context_.get(), options_.threads, options_.threads);

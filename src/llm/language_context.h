@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "llm/language_model.h"
 
@@ -67,7 +68,15 @@ class LanguageContext {
 
     /// Forgets everything from position n on. n greater than n_past() does nothing; n < 0 is Error(kUsage).
     void keep_prefix(int n);
+    /// Takes positions [begin, begin + count) out of the cache; those behind them move up. Throws
+    /// Error(kUsage) for positions that are not in it, Error(kSystem) if the model's cache cannot be moved.
+    void remove(int begin, int count);
     void set_threads(int threads);
+
+    /// The KV cache of all positions as libllama stores it; restore() takes it back in a context of the same
+    /// model and KV type. restore() returns false, with nothing in the cache, if the bytes do not fit.
+    std::vector<uint8_t> state() const;
+    bool restore(std::span<const uint8_t> state);
 
   private:
     struct Free {

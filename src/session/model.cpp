@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "core/stopwatch.h"
 #include "media/image_decoder.h"
 #include "preprocess/clip_image_processor.h"
@@ -38,15 +39,31 @@ std::pair<std::filesystem::path, std::filesystem::path> model_files(const ModelO
 }
 
 Model::Impl::Impl(const ModelOptions& options)
-    : language(std::make_shared<LanguageModel>(model_files(options).first,
-                                               LanguageModelOptions{.n_gpu_layers = options.gpu_layers},
-                                               options.progress)),
-      embeddings(model_files(options).first),
+    : files(model_files(options)),
+      language(std::make_shared<LanguageModel>(
+          files.first, LanguageModelOptions{.n_gpu_layers = options.gpu_layers}, options.progress)),
+      embeddings(files.first),
       chat_template(*language),
-      pipeline(model_files(options).second, embeddings, options),
+      pipeline(files.second, embeddings, options),
       image_cache(options.image_cache_bytes),
       threads(pipeline.backends().threads()),
       parity(options.prefusion_kv == KvType::kF32) {}
+
+Hash128 Model::Impl::fingerprint() const {
+    constexpr uint64_t kPlaces = 64, kPart = 64 << 10;
+    Hash128 hash;
+    for (const auto& path : {files.first, files.second}) {
+        const RandomAccessFile file(path);
+        std::vector<uint8_t> part(std::min(kPart, file.size()));
+        const std::string size = std::to_string(file.size());
+        hash = hash_bytes({reinterpret_cast<const uint8_t*>(size.data()), size.size()}, hash.low);
+        for (uint64_t i = 0; i < kPlaces; ++i) {
+            file.read((file.size() - part.size()) * i / (kPlaces - 1), part);
+            hash = hash_bytes(part, hash.low);
+        }
+    }
+    return hash;
+}
 
 int Model::Impl::grid_side(int vision_tokens) const {
     const VisionHparams& hp = pipeline.hparams();

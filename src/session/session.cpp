@@ -3,12 +3,10 @@
 #include <random>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/stopwatch.h"
-#include "llm/language_context.h"
-#include "llm/prompt.h"
-#include "llm/sampler.h"
 #include "llm/utf8_stream.h"
-#include "session/model_impl.h"
+#include "session/session_impl.h"
 
 namespace llava_mini {
 namespace {
@@ -16,71 +14,42 @@ namespace {
 constexpr int kDefaultContext = 4096;
 constexpr const char* kSpaces = " \t\r\n";
 
-LanguageContextOptions context_options(Model::Impl& model, const SessionOptions& options,
-                                       const std::atomic<bool>& stop) {
+}  // namespace
+
+// The longest context that training made sense of; 0: unknown.
+int Session::Impl::trained_limit() const {
+    int limit = 0;
+    for (const int trained : {model->impl().language->hparams().n_ctx_train,
+                              model->impl().pipeline.hparams().max_prompt_tokens}) {
+        if (trained > 0) limit = limit == 0 ? trained : std::min(limit, trained);
+    }
+    return limit;
+}
+
+LanguageContextOptions Session::Impl::context_options() {
     LanguageContextOptions context;
     context.n_ctx = options.context;
-    if (context.n_ctx == 0) {  // no longer than training made sense of
-        context.n_ctx = kDefaultContext;
-        for (const int limit :
-             {model.language->hparams().n_ctx_train, model.pipeline.hparams().max_prompt_tokens}) {
-            if (limit > 0) context.n_ctx = std::min(context.n_ctx, limit);
-        }
+    if (context.n_ctx == 0) {
+        const int limit = trained_limit();
+        context.n_ctx = limit > 0 ? std::min(limit, kDefaultContext) : kDefaultContext;
     }
-    context.threads = options.threads > 0 ? options.threads : model.threads;
+    context.threads = options.threads > 0 ? options.threads : model->impl().threads;
     context.kv_type = to_ggml(options.kv_type);
     // f32 keys and values are asked for to compare with a reference: no kernel that computes otherwise, then.
     if (options.kv_type == KvType::kF32) context.flash_attention = FlashAttention::kOff;
     context.stop = &stop;
+    if (options.evidence) {
+        context.flash_attention = FlashAttention::kOff;
+        context.tap = [this](ggml_tensor* tensor, bool ask) { return attention(tensor, ask); };
+    }
     return context;
 }
-
-}  // namespace
-
-class Session::Impl {
-  public:
-    Impl(std::shared_ptr<Model> owner, const SessionOptions& session_options)
-        : model(std::move(owner)),
-          options(session_options),
-          context(model->impl().language, context_options(model->impl(), options, stop)) {
-        reset();
-    }
-
-    void add_image(const Picture& picture, const ImageOptions& image_options);
-    Answer ask(const std::string& question, const SamplingOptions& sampling,
-               const std::function<bool(std::string_view)>& on_text);
-    void reset();
-
-    const std::shared_ptr<Model> model;
-    const SessionOptions options;
-    std::atomic<bool> stop = false;
-    LanguageContext context;
-
-    std::vector<ChatTurn> turns;
-    std::vector<std::shared_ptr<const ImageEncoding>> pictures;
-
-  private:
-    Pipeline& pipeline() { return model->impl().pipeline; }
-    int vision_tokens() const;
-    std::vector<Turn> with_question(const std::string& question) const;
-    Matrix prompt_rows(const std::vector<PromptToken>& prompt, size_t kept, Timings& timings);
-    void forget_computed();
-    int rows_of(const std::vector<PromptToken>& prompt, size_t count) const;
-    void check_length(int prompt_rows) const;
-    void prefill(const std::vector<PromptToken>& prompt, Answer& answer);
-    std::vector<int32_t> generate(const SamplingOptions& sampling, Sampler& sampler,
-                                  const std::function<bool(std::string_view)>& on_text, Answer& answer);
-
-    std::vector<Turn> conversation_;     // system prompt, questions, answers
-    std::vector<PromptToken> in_cache_;  // the tokens whose rows the KV cache holds, in order
-    TextFusion fusion_;                  // of the fused ones among them
-    Timings picture_timings_;            // of pictures added since the last answer
-    int pictures_cached_ = 0;
-};
 
 void Session::Impl::reset() {
     turns.clear();
     pictures.clear();
+    source_.reset();
+    video_.reset();
     conversation_.clear();
     const std::string system = options.system_prompt.value_or(pipeline().hparams().system_prompt);
     if (!system.empty()) conversation_.push_back({{"system", system}});
@@ -90,12 +59,14 @@ void Session::Impl::reset() {
 }
 
 void Session::Impl::forget_computed() {
-    context.keep_prefix(0);
+    context->keep_prefix(0);
     in_cache_.clear();
     fusion_ = {};
+    if (video_) fusion_ = video_->fusion;
 }
 
 void Session::Impl::add_image(const Picture& picture, const ImageOptions& image_options) {
+    if (has_vision() && pictures.empty()) throw_usage("a conversation is about pictures or one video");
     bool cached = false;
     auto encoding = model->impl().encode(picture, image_options, /*pad_each_view=*/options.official_quirks,
                                          picture_timings_, cached);
@@ -105,7 +76,7 @@ void Session::Impl::add_image(const Picture& picture, const ImageOptions& image_
 }
 
 int Session::Impl::vision_tokens() const {
-    int64_t count = 0;
+    int64_t count = video_ ? video_->tokens.rows() : 0;
     for (const auto& picture : pictures) count += picture->vision_tokens.rows;
     return static_cast<int>(count);
 }
@@ -120,22 +91,25 @@ std::vector<Turn> Session::Impl::with_question(const std::string& question) cons
                turn.message.content.find(kImagePlaceholder) != std::string::npos;
     };
     const bool placed = std::any_of(all.begin(), all.end(), has_placeholder);
-    if (placed && pictures.empty()) {
+    if (placed && !has_vision()) {
         throw_input("the question has the placeholder {} but no picture was given", kImagePlaceholder);
     }
-    if (!placed && !pictures.empty()) {
+    if (!placed && has_vision()) {
         Turn& first = *std::find_if(all.begin(), all.end(), is_question);
         first.message.content = fmt::format("{}\n{}", kImagePlaceholder, first.message.content);
     }
     return all;
 }
 
-// The language model's input rows for prompt[kept..]: fused text, plain embeddings, vision tokens.
-Matrix Session::Impl::prompt_rows(const std::vector<PromptToken>& prompt, size_t kept, Timings& timings) {
-    // In the official way the whole prompt is fused at once, token 0 and the placeholder masked.
-    Matrix fused;
-    std::vector<int32_t> fused_ids;
-    if (options.official_quirks) {
+size_t Session::Impl::fused_before(const std::vector<PromptToken>& prompt, size_t count) const {
+    return static_cast<size_t>(
+        std::count_if(prompt.begin(), prompt.begin() + static_cast<ptrdiff_t>(count),
+                      [](const PromptToken& token) { return token.kind == SegmentKind::kFused; }));
+}
+
+// The fused text of prompt[kept..]; in the official way of the whole prompt, masked tokens included.
+Matrix Session::Impl::fused_rows(const std::vector<PromptToken>& prompt, size_t kept, Timings& timings) {
+    if (options.official_quirks) {  // the whole prompt is fused at once, token 0 and the placeholder masked
         std::vector<int32_t> ids;
         std::vector<uint8_t> visible;
         for (const PromptToken& token : prompt) {
@@ -143,31 +117,90 @@ Matrix Session::Impl::prompt_rows(const std::vector<PromptToken>& prompt, size_t
             visible.push_back(token.id > 0 ? 1 : 0);
         }
         const Matrix embeddings = pipeline().embed(ids);
-        fused = pipeline().fuse_masked_text(embeddings, visible, pictures, timings);
+        Matrix fused =
+            video_ ? video_->fused_rows : pipeline().fuse_masked_text(embeddings, visible, pictures, timings);
         for (int64_t i = 0; i < fused.rows; ++i) {
             if (visible[static_cast<size_t>(i)] == 0) {
                 std::copy(embeddings.row(i).begin(), embeddings.row(i).end(), fused.row(i).begin());
             }
         }
-    } else {
-        const auto is_fused = [](const PromptToken& token) { return token.kind == SegmentKind::kFused; };
-        fusion_.rows = std::count_if(prompt.begin(), prompt.begin() + static_cast<ptrdiff_t>(kept), is_fused);
-        for (size_t i = kept; i < prompt.size(); ++i) {
-            if (is_fused(prompt[i])) fused_ids.push_back(prompt[i].id);
-        }
-        fused = pipeline().fuse_text(fused_ids, pictures, &fusion_, timings);
+        return fused;
     }
-
+    std::vector<int32_t> ids;
+    for (const PromptToken& token : prompt) {
+        if (token.kind == SegmentKind::kFused) ids.push_back(token.id);
+    }
+    // What a video's pass or index has fused already is taken from there.
+    const size_t begin = fused_before(prompt, kept);
+    size_t known = 0;
+    if (video_) {
+        const std::vector<int32_t>& done = video_->fused_ids;
+        while (known < done.size() && known < ids.size() && done[known] == ids[known]) ++known;
+    }
     Matrix rows;
-    rows.cols = context.model().n_embd();
+    rows.cols = context->model().n_embd();
+    for (size_t i = begin; i < known; ++i) {
+        const auto row = video_->fused_rows.row(static_cast<int64_t>(i));
+        rows.data.insert(rows.data.end(), row.begin(), row.end());
+    }
+    const size_t first_new = std::max(begin, known);
+    if (first_new < ids.size()) {
+        // K/V of the text with every picture are kept for the next turn, as long as they are not too many;
+        // else the text is fused again from what the video keeps.
+        constexpr uint64_t kMostKept = uint64_t{1} << 30;
+        const LlamaHparams& hp = pipeline().hparams().prefusion;
+        const uint64_t kept_bytes = fused_with().size() * ids.size() * 4 * static_cast<uint64_t>(hp.n_layer) *
+                                    static_cast<uint64_t>(hp.head_dim) * static_cast<uint64_t>(hp.n_head_kv);
+        const bool keep = !video_ || kept_bytes <= kMostKept;
+        TextFusion again;
+        if (!keep) again = video_->fusion;
+        const size_t from = keep ? first_new : std::min(known, static_cast<size_t>(again.rows));
+        TextFusion& state = keep ? fusion_ : again;
+        state.rows = static_cast<int64_t>(from);
+        const Matrix fresh = pipeline().fuse_text(std::span(ids).subspan(from), fused_with(),
+                                                  keep ? &state : nullptr, timings, &state);
+        const auto skipped = static_cast<ptrdiff_t>(first_new - from) * fresh.cols;
+        rows.data.insert(rows.data.end(), fresh.data.begin() + skipped, fresh.data.end());
+    }
+    rows.rows = static_cast<int64_t>(rows.data.size()) / rows.cols;
+    return rows;
+}
+
+// Puts prompt[kept..] into the language model: fused text, plain embeddings, vision tokens, some hundred rows
+// at a time. Returns false if it was stopped.
+bool Session::Impl::decode_prompt(const std::vector<PromptToken>& prompt, size_t kept, const Matrix& fused) {
+    constexpr int64_t kChunk = 512;
+    const int64_t d = context->model().n_embd(), before = context->n_past(),
+                  total = rows_of(prompt, prompt.size()) - before;
+    std::vector<float> rows;
+    int64_t done = 0;
+    bool stopped = false;
+    const auto flush = [&](bool last) {
+        const auto count = static_cast<int64_t>(rows.size()) / d;
+        if (stopped || count == 0 || (!last && count < kChunk)) return;
+        attention.on = options.evidence && last;  // the row from which the answer's first token is chosen
+        stopped = !context->decode_embeddings(rows.data(), static_cast<int>(count), /*want_logits=*/last);
+        rows.clear();
+        done += count;
+        if (source_ != nullptr && source_->options.progress && total > kChunk) {
+            stopped = stopped || !source_->options.progress(static_cast<uint64_t>(done),
+                                                            static_cast<uint64_t>(total), "tokens");
+        }
+    };
     const auto append = [&rows](std::span<const float> values) {
-        rows.data.insert(rows.data.end(), values.begin(), values.end());
+        rows.insert(rows.end(), values.begin(), values.end());
     };
     int64_t next_fused = 0;
-    for (size_t i = kept; i < prompt.size(); ++i) {
+    for (size_t i = kept; i < prompt.size() && !stopped; ++i) {
         switch (prompt[i].kind) {
             case SegmentKind::kImage:
                 for (const auto& picture : pictures) append(picture->vision_tokens.data);
+                for (int64_t at = 0; video_ && at < video_->tokens.rows() && !stopped;) {
+                    const int64_t end = std::min(video_->tokens.rows(), at + kChunk);
+                    video_->tokens.append_to(rows, at, end);
+                    at = end;
+                    flush(false);
+                }
                 break;
             case SegmentKind::kPlain:
                 append(pipeline().embed({{prompt[i].id}}).data);
@@ -177,8 +210,9 @@ Matrix Session::Impl::prompt_rows(const std::vector<PromptToken>& prompt, size_t
                 break;
         }
     }
-    rows.rows = static_cast<int64_t>(rows.data.size()) / rows.cols;
-    return rows;
+    flush(true);
+    if (stopped) context->keep_prefix(static_cast<int>(before));
+    return !stopped;
 }
 
 // Rows in the context of the first `count` tokens of a prompt: a placeholder stands for all vision tokens.
@@ -189,9 +223,9 @@ int Session::Impl::rows_of(const std::vector<PromptToken>& prompt, size_t count)
 }
 
 void Session::Impl::check_length(int prompt_rows) const {
-    if (prompt_rows >= context.n_ctx()) {
+    if (prompt_rows >= context->n_ctx()) {
         throw_input("the prompt has {} tokens (pictures included), the context has room for {}", prompt_rows,
-                    context.n_ctx());
+                    context->n_ctx());
     }
 }
 
@@ -204,12 +238,10 @@ void Session::Impl::prefill(const std::vector<PromptToken>& prompt, Answer& answ
     answer.cached_tokens = rows_of(prompt, kept);
     // What follows may fail half-way (memory, a stop); only what is surely computed counts as such.
     in_cache_.resize(kept);
-    context.keep_prefix(answer.cached_tokens);
-    const Matrix rows = prompt_rows(prompt, kept, answer.timings);
+    context->keep_prefix(answer.cached_tokens);
+    const Matrix fused = fused_rows(prompt, kept, answer.timings);
     const Stopwatch watch(answer.timings.prefill);
-    if (context.decode_embeddings(rows.data.data(), static_cast<int>(rows.rows), /*want_logits=*/true)) {
-        in_cache_ = prompt;
-    }
+    if (decode_prompt(prompt, kept, fused)) in_cache_ = prompt;
 }
 
 // Samples until the model ends the answer or something else does. Returns the tokens, an end token included.
@@ -230,14 +262,14 @@ std::vector<int32_t> Session::Impl::generate(const SamplingOptions& sampling, Sa
             answer.stop = StopReason::kStopped;
             break;
         }
-        const int32_t id = sampler.sample(context.logits());
+        const int32_t id = sampler.sample(context->logits());
         ids.push_back(id);
-        if (context.model().is_end(id) && !sampling.ignore_eos) {
+        if (context->model().is_end(id) && !sampling.ignore_eos) {
             answer.stop = StopReason::kEndOfAnswer;
             break;
         }
         ++answer.generated_tokens;
-        if (!emit(stream.push(context.model().token_bytes(id)))) {
+        if (!emit(stream.push(context->model().token_bytes(id)))) {
             answer.stop = StopReason::kStopped;
             break;
         }
@@ -245,11 +277,11 @@ std::vector<int32_t> Session::Impl::generate(const SamplingOptions& sampling, Sa
             answer.stop = StopReason::kMaxTokens;
             break;
         }
-        if (context.n_past() >= context.n_ctx()) {
+        if (context->n_past() >= context->n_ctx()) {
             answer.stop = StopReason::kContextFull;
             break;
         }
-        if (!context.decode_tokens({{id}}, /*want_logits=*/true)) {
+        if (!context->decode_tokens({{id}}, /*want_logits=*/true)) {
             answer.stop = StopReason::kStopped;
             break;
         }
@@ -276,19 +308,29 @@ Answer Session::Impl::ask(const std::string& question, const SamplingOptions& sa
                                              .grammar = sampling.grammar});
     const std::vector<Turn> conversation = with_question(question);
     const std::vector<PromptToken> prompt = tokenize_conversation(
-        context.model(), model->impl().chat_template, conversation,
+        context->model(), model->impl().chat_template, conversation,
         {.official_quirks = options.official_quirks, .double_bos = options.official_quirks});
+    // Read again if nothing that stayed can be fused with this question.
+    if (source_ != nullptr && (!video_ || video_->fusion_frames.empty())) {
+        look_at_video(prompt, sampling, answer);
+    }
+    if (video_) answer.video = video_->report;
     answer.prompt_tokens = rows_of(prompt, prompt.size());
     answer.vision_tokens = vision_tokens();
+    if (video_) make_room(answer.prompt_tokens, sampling);
     check_length(answer.prompt_tokens);
+    restore_state(prompt);
     std::vector<int32_t> ids;
     try {
+        attention.clear();
         prefill(prompt, answer);
         if (in_cache_.size() == prompt.size()) {
             ids = generate(sampling, sampler, on_text, answer);
         } else {
             answer.stop = StopReason::kStopped;
         }
+        attention.on = false;
+        if (options.evidence && video_) answer.evidence = evidence_of(prompt);
     } catch (...) {
         forget_computed();
         throw;
@@ -317,6 +359,10 @@ Answer Session::ask(const std::string& question, const SamplingOptions& sampling
     return impl_->ask(question, sampling, on_text);
 }
 
+std::vector<uint8_t> Session::contact_sheet(std::span<const FrameEvidence> evidence) const {
+    return impl_->contact_sheet(evidence);
+}
+
 void Session::stop() {
     impl_->stop = true;
 }
@@ -330,10 +376,10 @@ int Session::pictures() const {
     return static_cast<int>(impl_->pictures.size());
 }
 int Session::context_used() const {
-    return impl_->context.n_past();
+    return impl_->context->n_past();
 }
 int Session::context_size() const {
-    return impl_->context.n_ctx();
+    return impl_->context->n_ctx();
 }
 
 }  // namespace llava_mini

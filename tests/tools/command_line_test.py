@@ -10,7 +10,7 @@ import unittest
 import program
 
 PICTURE = program.GOLDEN / "pictures" / "photo_640x480.jpg"
-COMMANDS = ("ask", "bench", "chat", "convert", "dump", "eval", "info", "quantize", "scenes", "synth")
+COMMANDS = ("ask", "bench", "chat", "convert", "dump", "eval", "index", "info", "quantize", "scenes", "synth", "train", "watch")
 
 
 class Base(unittest.TestCase):

@@ -40,6 +40,8 @@ class ReadmeExamples(unittest.TestCase):
         shutil.copy(pictures / "rgba_300x200.png", folder / "after.png")
         (folder / "yes-or-no.gbnf").write_text('root ::= "Yes." | "No."\n')
         shutil.copy(program.GOLDEN / "cases" / "single_short" / "input_ids.npy", folder / "ids.npy")
+        subprocess.run(["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc=size=320x180:rate=10:duration=8",
+                        "-pix_fmt", "yuv420p", folder / "talk.mp4"], check=True, timeout=60)
         binary = folder / "bin"
         binary.mkdir()
         (binary / "llava-mini").symlink_to(program.PROGRAM)
