@@ -164,10 +164,10 @@ class VideoReader::Impl {
             // A caller's stop flag wakes nobody: look at it now and then.
             constexpr std::chrono::milliseconds kLook{50};
             filled_.wait_for(lock, kLook);
-            if (user_stop_ != nullptr && user_stop_->load(std::memory_order_relaxed)) {
-                throw_input("{}: interrupted", source_->name());
-            }
+            if (user_stopped()) break;
         }
+        // The decoding thread has seen the flag, too: what ended is not the video.
+        if (user_stopped()) throw_input("{}: interrupted", source_->name());
         if (queue_.empty()) {
             if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
             return std::nullopt;
@@ -248,9 +248,8 @@ class VideoReader::Impl {
         filled_.notify_all();
     }
 
-    bool stopped() const {
-        return stop_.load() || (user_stop_ != nullptr && user_stop_->load(std::memory_order_relaxed));
-    }
+    bool user_stopped() const { return user_stop_ != nullptr && user_stop_->load(std::memory_order_relaxed); }
+    bool stopped() const { return stop_.load() || user_stopped(); }
 
     void count_damage(int64_t n = 1) {
         const std::lock_guard lock(mutex_);

@@ -40,14 +40,4 @@ void VisionTokens::append_to(std::vector<float>& out, int64_t begin, int64_t end
     }
 }
 
-void VisionTokens::drop_front(int64_t count) {
-    rows_ -= count;
-    const ptrdiff_t values = count * cols_;
-    if (f32_) {
-        floats_.erase(floats_.begin(), floats_.begin() + values);
-    } else {
-        halves_.erase(halves_.begin(), halves_.begin() + values);
-    }
-}
-
 }  // namespace llava_mini

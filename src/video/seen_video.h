@@ -23,8 +23,6 @@ class VisionTokens {
     int64_t cols() const { return cols_; }
     /// Rows [begin, end) appended to `out` as f32.
     void append_to(std::vector<float>& out, int64_t begin, int64_t end) const;
-    /// Forgets the first `count` rows.
-    void drop_front(int64_t count);
 
   private:
     bool f32_;
