@@ -27,9 +27,9 @@ struct Flags {
 };
 
 // What a run starts from, always in RUN/initial: made once, so that a resumed run finds the same configuration.
-fs::path initial_checkpoint(const Flags& flags, const Recipe& recipe) {
+void initial_checkpoint(const Flags& flags, const Recipe& recipe) {
     const fs::path folder = fs::path(flags.out) / "initial";
-    if (fs::exists(folder / "model.safetensors")) return folder;
+    if (fs::exists(folder / "model.safetensors")) return;
     InitialiseOptions options;
     if (!flags.checkpoint.empty()) {
         options = options_of_checkpoint(flags.checkpoint, flags.vision_tower.empty()
@@ -49,14 +49,16 @@ fs::path initial_checkpoint(const Flags& flags, const Recipe& recipe) {
     }
     options.seed = recipe.seed;
     write_initial_checkpoint(folder, options);
-    return folder;
 }
 
 int train(const Flags& flags) {
     const Recipe recipe = read_recipe(flags.recipe);
     at::set_num_threads(flags.threads);
     at::globalContext().setFlushDenormal(true);
-    const fs::path base = initial_checkpoint(flags, recipe);
+    const std::unique_ptr<ProcessGroup> group = ProcessGroup::from_environment();
+    if (group == nullptr || group->rank() == 0) initial_checkpoint(flags, recipe);
+    if (group != nullptr) group->barrier();
+    const fs::path base = fs::path(flags.out) / "initial";
     const SafetensorsReader weights(base);
     const CheckpointConfig config = read_checkpoint_config(base, {}, weights);
     const Tokenizer tokenizer(base, config.language.n_vocab, config.bos_id, config.eos_ids);
@@ -64,7 +66,7 @@ int train(const Flags& flags) {
     model.parameters().load(weights, nullptr);
 
     tools::ProgressBar bar;
-    RunOptions options{flags.out, base, flags.data_threads, flags.log_every, bar.callback()};
+    RunOptions options{flags.out, base, flags.data_threads, flags.log_every, bar.callback(), group.get()};
     const RunEnd end = run_recipe(recipe, model, tokenizer, make_source, options);
     if (end == RunEnd::kStopped) {
         std::fprintf(stderr, "\nllava-mini-train: stopped; the same command goes on\n");

@@ -7,6 +7,7 @@
 #include "core/progress.h"
 #include "trainer/checkpoint.h"
 #include "trainer/data.h"
+#include "trainer/distributed.h"
 #include "trainer/losses.h"
 #include "trainer/recipe.h"
 
@@ -19,6 +20,10 @@ struct RunOptions {
     int log_every = 100;           ///< optimiser steps
     /// Called after every step with samples done and in all; false: save and stop.
     Progress progress;
+    /// The processes that share the work: the `accumulate` forward passes of a step are dealt out to them, so
+    /// that the run is the same, but for the order of sums, whatever their number. Null: this one alone. The
+    /// first one logs and saves.
+    ProcessGroup* group = nullptr;
 };
 
 /// How a run ended.

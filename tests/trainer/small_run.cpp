@@ -1,6 +1,8 @@
 #include "trainer/small_run.h"
 
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <gtest/gtest.h>
 
 #include <fstream>
 
@@ -13,6 +15,13 @@ namespace {
 
 constexpr std::array<const char*, 3> kColours = {"red", "green", "blue"};
 constexpr int kSide = 96;
+
+// One thread: tests run side by side, and some fork.
+class OneThread : public testing::Environment {
+    void SetUp() override { at::set_num_threads(1); }
+};
+[[maybe_unused]] const testing::Environment* const one_thread =
+    testing::AddGlobalTestEnvironment(new OneThread);  // gtest deletes it
 
 void paint(Image& image, int colour, int left, int top) {
     for (int y = top; y < top + 32; ++y) {
