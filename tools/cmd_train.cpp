@@ -15,7 +15,8 @@
 namespace llava_mini::tools {
 
 void add_train(CLI::App& app) {
-    app.add_subcommand("train", "Train a LLaVA-Mini: from nothing, or from a checkpoint (optional component)");
+    app.add_subcommand("train",
+                       "Train a LLaVA-Mini: from nothing, or from a checkpoint (optional component)");
 }
 
 void start_trainer(int argc, char** argv) {
@@ -24,7 +25,8 @@ void start_trainer(int argc, char** argv) {
     const std::string trainer = (self.parent_path() / "llava-mini-train").string();
     if (failure || !std::filesystem::exists(trainer)) {
         throw_input(
-            "this build has no trainer ({} is missing): install libtorch (Debian's package libtorch-dev) and build "
+            "this build has no trainer ({} is missing): install libtorch (Debian's package libtorch-dev) and "
+            "build "
             "again with -DLLAVA_MINI_TRAINER=ON",
             trainer);
     }

@@ -1,11 +1,10 @@
 #include "trainer/distributed.h"
 
-#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
-
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "core/error.h"
 
@@ -63,7 +62,8 @@ ProcessGroup::ProcessGroup(int rank, int size, const std::string& address, int p
                                        : c10d::ProcessGroupGloo::createDefaultDevice());
         impl_->gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(impl_->store, rank, size, options);
     } catch (const std::exception& e) {
-        throw_system("process {} of {}: the others are not found at {}:{}: {}", rank, size, address, port, e.what());
+        throw_system("process {} of {}: the others are not found at {}:{}: {}", rank, size, address, port,
+                     e.what());
     }
 }
 
@@ -74,9 +74,10 @@ void ProcessGroup::sum(torch::Tensor& values) {
         std::vector<torch::Tensor> tensors = {values};
         impl_->gloo->allreduce(tensors)->wait();
     } catch (const std::exception& e) {
-        throw_system("process {} of {}: another process of this run has died or does not answer ({}); start all again "
-                     "to go on from the newest checkpoint",
-                     rank_, size_, e.what());
+        throw_system(
+            "process {} of {}: another process of this run has died or does not answer ({}); start all again "
+            "to go on from the newest checkpoint",
+            rank_, size_, e.what());
     }
 }
 

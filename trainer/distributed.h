@@ -10,10 +10,10 @@ namespace llava_mini::trainer {
 /// The processes of a run. Not thread-safe.
 class ProcessGroup {
   public:
-    /// As torchrun (RANK, WORLD_SIZE), Open MPI's mpirun (OMPI_COMM_WORLD_RANK, _SIZE) or Slurm (SLURM_PROCID,
-    /// SLURM_NTASKS) say; they meet at MASTER_ADDR (default 127.0.0.1) and MASTER_PORT (default 29500). Null if
-    /// none of these is set or there is one process. Throws Error(kUsage) for values that make no sense and
-    /// Error(kSystem) if the processes do not find each other.
+    /// As torchrun (RANK, WORLD_SIZE), Open MPI's mpirun (OMPI_COMM_WORLD_RANK, _SIZE) or Slurm
+    /// (SLURM_PROCID, SLURM_NTASKS) say; they meet at MASTER_ADDR (default 127.0.0.1) and MASTER_PORT
+    /// (default 29500). Null if none of these is set or there is one process. Throws Error(kUsage) for values
+    /// that make no sense and Error(kSystem) if the processes do not find each other.
     static std::unique_ptr<ProcessGroup> from_environment();
     ProcessGroup(int rank, int size, const std::string& address, int port);
     ~ProcessGroup();

@@ -1,4 +1,5 @@
-// llava-mini-train: trains a LLaVA-Mini. A program of its own, so that llava-mini itself never loads libtorch.
+// llava-mini-train: trains a LLaVA-Mini. A program of its own, so that llava-mini itself never loads
+// libtorch.
 #include <ATen/Parallel.h>
 
 #include <CLI/CLI.hpp>
@@ -26,7 +27,8 @@ struct Flags {
     int threads = 1, data_threads = 1, log_every = 100;
 };
 
-// What a run starts from, always in RUN/initial: made once, so that a resumed run finds the same configuration.
+// What a run starts from, always in RUN/initial: made once, so that a resumed run finds the same
+// configuration.
 void initial_checkpoint(const Flags& flags, const Recipe& recipe) {
     const fs::path folder = fs::path(flags.out) / "initial";
     if (fs::exists(folder / "model.safetensors")) return;
@@ -86,20 +88,24 @@ int fail(const std::string& message, int code) {
 int main(int argc, char** argv) {
     using namespace llava_mini;
     using namespace llava_mini::trainer;
-    CLI::App app{"Trains a LLaVA-Mini as a recipe says: from nothing, from a checkpoint, or from a language model and "
-                 "a vision tower. Started again with the same --out, it goes on from the newest checkpoint.",
-                 "llava-mini train"};
+    CLI::App app{
+        "Trains a LLaVA-Mini as a recipe says: from nothing, from a checkpoint, or from a language model and "
+        "a vision tower. Started again with the same --out, it goes on from the newest checkpoint.",
+        "llava-mini train"};
     Flags flags;
     app.formatter(std::make_shared<tools::HelpFormatter>());
     app.add_option("--recipe", flags.recipe, "JSON file with the model, the phases and the data")->required();
-    app.add_option("-o,--out", flags.out, "Folder of the run: log.jsonl, curves.svg, checkpoints/, at the end model/")
+    app.add_option("-o,--out", flags.out,
+                   "Folder of the run: log.jsonl, curves.svg, checkpoints/, at the end model/")
         ->required();
-    CLI::Option* checkpoint = app.add_option(
-        "--checkpoint", flags.checkpoint, "Start from this checkpoint (Hugging Face layout) instead of a new model");
+    CLI::Option* checkpoint =
+        app.add_option("--checkpoint", flags.checkpoint,
+                       "Start from this checkpoint (Hugging Face layout) instead of a new model");
     app.add_option("--language-model", flags.language, "Checkpoint of a language model for a new model")
         ->excludes(checkpoint);
     app.add_option("--vision-tower", flags.vision_tower, "Folder of a CLIP vision tower");
-    app.add_option("--tokenizer", flags.tokenizer, "Folder with the tokenizer of a new model")->excludes(checkpoint);
+    app.add_option("--tokenizer", flags.tokenizer, "Folder with the tokenizer of a new model")
+        ->excludes(checkpoint);
     app.add_option("-t,--threads", flags.threads, "Threads of the optimiser")->capture_default_str();
     app.add_option("--data-threads", flags.data_threads, "Threads that make batches")
         ->check(CLI::Range(1, 256))

@@ -42,10 +42,11 @@ ordered_json report(const Counts& counts, const std::vector<std::string>& names)
     std::map<std::string, ordered_json> types;
     for (const auto& [index, type] : counts.types) {
         const std::string name = index < 0 ? "" : names[static_cast<size_t>(index)];
-        types[name] = {{"answers", type.answers},
-                       {"exact", rounded(static_cast<double>(type.exact) / static_cast<double>(type.answers))},
-                       {"prior", rounded(type.prior())},
-                       {"loss", rounded(type.loss / static_cast<double>(type.tokens))}};
+        types[name] = {
+            {"answers", type.answers},
+            {"exact", rounded(static_cast<double>(type.exact) / static_cast<double>(type.answers))},
+            {"prior", rounded(type.prior())},
+            {"loss", rounded(type.loss / static_cast<double>(type.tokens))}};
     }
     for (const auto& [name, type] : types) out["types"][name.empty() ? "(none)" : name] = type;
     return out;
@@ -119,7 +120,8 @@ class Run {
         }
         if (state_.step == 0) optimizer_.reset();
         const SampleOrder order(phase.data, factory_, recipe_.seed);
-        const auto all = static_cast<uint64_t>(phase.accumulate), per_step = all / static_cast<uint64_t>(size());
+        const auto all = static_cast<uint64_t>(phase.accumulate),
+                   per_step = all / static_cast<uint64_t>(size());
         const uint64_t steps = phase.steps(), before = state_.samples - samples_at(phase, state_.step);
         if (state_.step >= steps) return RunEnd::kDone;
         // The batches of a step are dealt out to the processes in turn.
@@ -145,14 +147,15 @@ class Run {
             state_.seconds += seconds;
             log_seconds += seconds;
             if (state_.step % static_cast<uint64_t>(options_.log_every) == 0 || state_.step == steps) {
-                ordered_json entry = {{"event", "train"},
-                                      {"phase", phase.name},
-                                      {"step", state_.step},
-                                      {"samples", state_.samples},
-                                      {"seconds", rounded(state_.seconds)},
-                                      {"samples_per_s", rounded(static_cast<double>(counts.samples * size()) / log_seconds)},
-                                      {"gradient_norm", rounded(norms / static_cast<double>(logged_steps))},
-                                      {"rates", rates_now(phase, steps)}};
+                ordered_json entry = {
+                    {"event", "train"},
+                    {"phase", phase.name},
+                    {"step", state_.step},
+                    {"samples", state_.samples},
+                    {"seconds", rounded(state_.seconds)},
+                    {"samples_per_s", rounded(static_cast<double>(counts.samples * size()) / log_seconds)},
+                    {"gradient_norm", rounded(norms / static_cast<double>(logged_steps))},
+                    {"rates", rates_now(phase, steps)}};
                 entry.update(report(counts, types_.names()));
                 log(entry);
                 label_ = fmt::format("{} loss {:.3f}, {:.1f} samples/s", phase.name,
@@ -213,7 +216,8 @@ class Run {
             const auto loss = batch_loss(model_, batch, weights, counts);
             if (loss.requires_grad()) (loss / phase.accumulate).backward();
         }
-        if (options_.group != nullptr) all_stop_ = sum_gradients(model_.parameters(), *options_.group, stop_wanted_);
+        if (options_.group != nullptr)
+            all_stop_ = sum_gradients(model_.parameters(), *options_.group, stop_wanted_);
         const double norm = optimizer_.gradient_norm();
         if (!std::isfinite(norm)) {
             throw_input("phase {}, step {}: the gradient is {}", phase.name, state_.step, norm);
@@ -293,8 +297,8 @@ Counts validate(const Recipe& recipe, LlavaMini& model, const ExampleMaker& make
     for (uint64_t first = 0; first < recipe.validation_samples; first += kBatch) {
         std::vector<Example> examples;
         for (uint64_t i = first; i < std::min(recipe.validation_samples, first + kBatch); ++i) {
-            examples.push_back(maker.make(order.at(i, recipe.validation_samples, 0), options,
-                                          key_of(recipe.seed, 31, i)));
+            examples.push_back(
+                maker.make(order.at(i, recipe.validation_samples, 0), options, key_of(recipe.seed, 31, i)));
         }
         // Numbers that count marks in every batch.
         const Batch batch = collate(examples, model.batch_shape(), side, 0);
@@ -303,8 +307,8 @@ Counts validate(const Recipe& recipe, LlavaMini& model, const ExampleMaker& make
     return counts;
 }
 
-RunEnd run_recipe(const Recipe& recipe, LlavaMini& model, const Tokenizer& tokenizer, const SourceFactory& factory,
-                  const RunOptions& options) {
+RunEnd run_recipe(const Recipe& recipe, LlavaMini& model, const Tokenizer& tokenizer,
+                  const SourceFactory& factory, const RunOptions& options) {
     return Run(recipe, model, tokenizer, factory, options).run();
 }
 

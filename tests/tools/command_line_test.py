@@ -10,7 +10,7 @@ import unittest
 import program
 
 PICTURE = program.GOLDEN / "pictures" / "photo_640x480.jpg"
-COMMANDS = ("ask", "bench", "chat", "convert", "dump", "info", "quantize", "synth")
+COMMANDS = ("ask", "bench", "chat", "convert", "dump", "info", "quantize", "synth", "train")
 
 
 class Base(unittest.TestCase):

@@ -14,8 +14,10 @@ namespace {
 using namespace test_support;
 using testing::HasSubstr;
 
-int free_port() {
-    return 20000 + static_cast<int>(getpid() % 20000);
+// Where the two meet: chosen before they part, another one for every pair.
+int next_port() {
+    static int port = 20000 + static_cast<int>(getpid() % 20000);
+    return ++port;
 }
 
 std::string two_pass_recipe() {
@@ -23,24 +25,26 @@ std::string two_pass_recipe() {
     return recipe.replace(recipe.find("\"batch\": 4"), 10, "\"batch\": 2, \"accumulate\": 2");
 }
 
-// A process of its own that runs the recipe as `rank` of `size`; exits in the progress of sample `die_at`.
-pid_t start(const std::filesystem::path& base, const std::filesystem::path& folder, int rank, int size,
+// A process of its own that runs the recipe as `rank` of two; exits in the progress of sample `die_at`.
+pid_t start(const std::filesystem::path& base, const std::filesystem::path& folder, int rank, int port,
             uint64_t die_at = 0) {
     const pid_t child = fork();
     if (child != 0) return child;
     int code = 1;
     try {
-        ProcessGroup group(rank, size, "127.0.0.1", free_port());
+        ProcessGroup group(rank, 2, "127.0.0.1", port);
         SmallModel small(base);
         const auto progress = [&](uint64_t done, uint64_t, std::string_view) {
             if (die_at != 0 && done >= die_at) _exit(7);
             return true;
         };
-        const RunEnd end = run_recipe(parse_recipe(two_pass_recipe(), "recipe"), *small.model,
-                                      *small.tokenizer, make_test_source, {folder, base, 1, 5, progress, &group});
+        const RunEnd end =
+            run_recipe(parse_recipe(two_pass_recipe(), "recipe"), *small.model, *small.tokenizer,
+                       make_test_source, {folder, base, 1, 5, progress, &group});
         code = end == RunEnd::kDone ? 0 : 2;
     } catch (const std::exception& e) {
-        code = std::string(e.what()).find("another process of this run has died") != std::string::npos ? 3 : 4;
+        code =
+            std::string(e.what()).find("another process of this run has died") != std::string::npos ? 3 : 4;
         std::fprintf(stderr, "rank %d: %s\n", rank, e.what());
     }
     _exit(code);
@@ -63,7 +67,8 @@ class Processes : public testing::Test {
 
 // Sums are added in another order: weights agree to 1e-4 after eight steps of AdamW.
 TEST_F(Processes, TwoEqualOneWithTheJointBatch) {
-    const pid_t first = start(base_, dir_ / "two", 0, 2), second = start(base_, dir_ / "two", 1, 2);
+    const int port = next_port();
+    const pid_t first = start(base_, dir_ / "two", 0, port), second = start(base_, dir_ / "two", 1, port);
     ASSERT_EQ(exit_code(first), 0);
     ASSERT_EQ(exit_code(second), 0);
     SmallModel alone(base_);
@@ -74,7 +79,10 @@ TEST_F(Processes, TwoEqualOneWithTheJointBatch) {
     const SmallModel before(base_);
     for (const Leaf& leaf : alone.model->parameters().leaves()) {
         const auto difference = [&](const SmallModel& other) {
-            return (leaf.value.detach() - other.model->parameters()[leaf.key].detach()).abs().max().item<double>();
+            return (leaf.value.detach() - other.model->parameters()[leaf.key].detach())
+                .abs()
+                .max()
+                .item<double>();
         };
         worst = std::max(worst, difference(together));
         moved = std::max(moved, difference(before));
@@ -84,7 +92,9 @@ TEST_F(Processes, TwoEqualOneWithTheJointBatch) {
 }
 
 TEST_F(Processes, OneThatDiesEndsTheOthersWithAClearErrorAndAWholeCheckpoint) {
-    const pid_t first = start(base_, dir_ / "two", 0, 2), second = start(base_, dir_ / "two", 1, 2, /*die_at=*/20);
+    const int port = next_port();
+    const pid_t first = start(base_, dir_ / "two", 0, port),
+                second = start(base_, dir_ / "two", 1, port, /*die_at=*/20);
     EXPECT_EQ(exit_code(second), 7);
     EXPECT_EQ(exit_code(first), 3);
     const auto checkpoint = newest_checkpoint(dir_ / "two");
