@@ -221,10 +221,11 @@ class Chat {
 
 void add_chat(CLI::App& app) {
     auto flags = std::make_shared<ChatFlags>();
-    CLI::App* command = app.add_subcommand(
-        "chat",
-        "Talk about pictures or a video, question by question\nTyping /help lists what else can be typed. With several "
-        "pictures the text takes the mean over its fusion with every one.");
+    CLI::App* command =
+        app.add_subcommand("chat",
+                           "Talk about pictures or a video, question by question\nTyping /help lists what "
+                           "else can be typed. With several "
+                           "pictures the text takes the mean over its fusion with every one.");
     command->add_option("--image", flags->images, "A picture to start with; may be given several times")
         ->type_name("FILE")
         ->allow_extra_args(false);

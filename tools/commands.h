@@ -24,4 +24,7 @@ void add_synth(CLI::App& app);
 void add_train(CLI::App& app);
 void add_watch(CLI::App& app);
 
+/// `llava-mini train ...`: becomes the trainer, which has options of its own. Returns only by throwing.
+void start_trainer(int argc, char** argv);
+
 }  // namespace llava_mini::tools

@@ -88,6 +88,7 @@ int main(int argc, char** argv) {
     llava_mini::tools::add_watch(app);
 
     try {
+        if (argc > 1 && std::string_view(argv[1]) == "train") llava_mini::tools::start_trainer(argc, argv);
         app.parse(arguments(argc, argv));
         return close_stdout();
     } catch (const CLI::ParseError& e) {

@@ -46,9 +46,8 @@ class Collator {
         : examples_(examples),
           shape_(shape),
           tokens_(shape.compressor ? int64_t{grid_side} * grid_side : shape.patches),
-          blocks_(shape.resolution_ratio > 1
-                      ? shape.resolution_ratio * shape.resolution_ratio * shape.patches
-                      : 0) {
+          blocks_(shape.resolution_ratio > 1 ? shape.resolution_ratio * shape.resolution_ratio * shape.patches
+                                             : 0) {
         for (const Example& example : examples) frames_ += frame_count(example);
     }
 
@@ -153,8 +152,9 @@ class Collator {
             if (is_answer && static_cast<int64_t>(rows_.size()) > start) {
                 label_rows_.push_back(static_cast<int64_t>(rows_.size()) - 1);
                 labels_.push_back(token.id);
-                batch.label_types.push_back(
-                    answers <= conversation.answer_types.size() ? conversation.answer_types[answers - 1] : -1);
+                batch.label_types.push_back(answers <= conversation.answer_types.size()
+                                                ? conversation.answer_types[answers - 1]
+                                                : -1);
                 batch.label_answers.push_back(static_cast<int>(batch.answer_examples.size()) - 1);
             }
             if (token.kind == SegmentKind::kFused && shape_.prefusion && !conversation.unfused) {

@@ -35,8 +35,8 @@ struct PatchTarget {
 /// A sample ready for the model: frames as pixel values and the conversations about them.
 struct Example {
     std::string id;
-    std::vector<PixelValues> frames;          // empty: text only
-    std::vector<Conversation> conversations;  // each begins anew
+    std::vector<PixelValues> frames;                      // empty: text only
+    std::vector<Conversation> conversations;              // each begins anew
     std::vector<std::vector<PatchTarget>> patch_targets;  // of each frame
     std::vector<std::vector<int32_t>> words;              // of each frame: tokens of all that is seen
 };
@@ -44,13 +44,13 @@ struct Example {
 /// F frames (text-only examples count as one, all zero), N fused text rows, A answers.
 struct Batch {
     uint64_t number = 0;
-    std::vector<std::string> ids;   // of the examples, for messages
+    std::vector<std::string> ids;  // of the examples, for messages
     int64_t examples = 0, conversations = 0, frames = 0;
-    int grid_side = 0;              // C; 0: no compressor
+    int grid_side = 0;  // C; 0: no compressor
 
-    torch::Tensor pixels;            // [F * views, 3, size, size]
+    torch::Tensor pixels;  // [F * views, 3, size, size]
     // Pre-fusion: rows are the vision positions of all frames, then the text of every frame.
-    torch::Tensor text_ids;          // [rows of text]
+    torch::Tensor text_ids;             // [rows of text]
     torch::Tensor prefusion_positions;  // [F * V + rows of text]
     std::vector<Segment> prefusion_segments;
     // Mean over the frames: text row i adds text_weights[i] times itself to fused row text_targets[i];
@@ -58,14 +58,14 @@ struct Batch {
     torch::Tensor text_targets, text_weights;
     int64_t fused_rows = 0;
     // Language model: rows are gathered from [fused text | vision tokens of all frames | plain embeddings].
-    torch::Tensor plain_ids;         // [plain rows]
-    torch::Tensor rows;              // [rows of all conversations]
-    torch::Tensor positions;         // [rows]
+    torch::Tensor plain_ids;  // [plain rows]
+    torch::Tensor rows;       // [rows of all conversations]
+    torch::Tensor positions;  // [rows]
     std::vector<Segment> segments;
     // Labels: the row that predicts, and the token that is right.
     torch::Tensor label_rows, labels;
-    std::vector<int> label_types;    // type of the question
-    std::vector<int> label_answers;  // which answer of the batch the token belongs to
+    std::vector<int> label_types;      // type of the question
+    std::vector<int> label_answers;    // which answer of the batch the token belongs to
     std::vector<int> answer_examples;  // of each answer
     // Targets of the auxiliary losses, absent if none: row of [F * P], token, weight.
     torch::Tensor target_rows, target_tokens, target_weights;

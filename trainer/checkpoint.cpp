@@ -28,7 +28,8 @@ std::vector<fs::path> checkpoints(const fs::path& run) {
     std::error_code ignored;
     for (const auto& entry : fs::directory_iterator(run / "checkpoints", ignored)) {
         const std::string name = entry.path().filename().string();
-        if (name.size() == 10 && std::all_of(name.begin(), name.end(), ::isdigit)) folders.push_back(entry.path());
+        if (name.size() == 10 && std::all_of(name.begin(), name.end(), ::isdigit))
+            folders.push_back(entry.path());
     }
     std::sort(folders.begin(), folders.end());
     return folders;
@@ -63,7 +64,8 @@ void load_moments(const fs::path& path, const Parameters& parameters, AdamW& opt
     for (size_t i = 0; i < moments.size(); ++i) {
         const Leaf& leaf = parameters.leaves()[i];
         moments[i] = {};
-        for (const auto& [prefix, values] : {std::pair{"first.", &moments[i].first}, {"second.", &moments[i].second}}) {
+        for (const auto& [prefix, values] :
+             {std::pair{"first.", &moments[i].first}, {"second.", &moments[i].second}}) {
             const SafetensorsTensor* tensor = reader.find(prefix + leaf.key);
             if (tensor == nullptr) continue;
             if (tensor->shape != leaf.shape || tensor->type() != GGML_TYPE_F32) {
@@ -91,8 +93,8 @@ void save_model(const Parameters& parameters, const fs::path& base, const fs::pa
     parameters.save(folder / "model.safetensors");
 }
 
-void save_checkpoint(const fs::path& run, const fs::path& base, const Parameters& parameters, AdamW& optimizer,
-                     const RunState& state, int keep) {
+void save_checkpoint(const fs::path& run, const fs::path& base, const Parameters& parameters,
+                     AdamW& optimizer, const RunState& state, int keep) {
     const fs::path folder = run / "checkpoints" / fmt::format("{:010}", state.samples);
     const fs::path aside = folder.string() + ".partial";
     std::error_code ignored;

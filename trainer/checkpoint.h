@@ -23,8 +23,8 @@ struct RunState {
 void save_model(const Parameters& parameters, const std::filesystem::path& base,
                 const std::filesystem::path& folder);
 
-/// Saves to `run`/checkpoints/NUMBER, whole or not at all (written aside and renamed), then removes all but the
-/// newest `keep`. Throws Error(kSystem) when the disk is full; older checkpoints stay.
+/// Saves to `run`/checkpoints/NUMBER, whole or not at all (written aside and renamed), then removes all but
+/// the newest `keep`. Throws Error(kSystem) when the disk is full; older checkpoints stay.
 void save_checkpoint(const std::filesystem::path& run, const std::filesystem::path& base,
                      const Parameters& parameters, AdamW& optimizer, const RunState& state, int keep);
 

@@ -18,8 +18,9 @@ namespace {
 using nlohmann::json;
 
 constexpr double kWidth = 900, kPanel = 240, kLeft = 60, kRight = 150, kTop = 30, kGap = 60;
-constexpr std::array<const char*, 12> kColours = {"#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b",
-                                                  "#e377c2", "#17becf", "#bcbd22", "#7f7f7f", "#000080", "#006400"};
+constexpr std::array<const char*, 12> kColours = {"#1f77b4", "#d62728", "#2ca02c", "#ff7f0e",
+                                                  "#9467bd", "#8c564b", "#e377c2", "#17becf",
+                                                  "#bcbd22", "#7f7f7f", "#000080", "#006400"};
 
 struct Curve {
     std::vector<std::pair<double, double>> points;
@@ -32,14 +33,16 @@ std::string panel(const std::string& title, const Curves& curves, double x_max, 
     const double width = kWidth - kLeft - kRight;
     const auto px = [&](double x) { return kLeft + x / x_max * width; };
     const auto py = [&](double y) { return top + kPanel * (1 - std::min(y, y_max) / y_max); };
-    std::string out = fmt::format("<text x='{}' y='{}' font-weight='bold'>{}</text>\n", kLeft, top - 8, title);
+    std::string out =
+        fmt::format("<text x='{}' y='{}' font-weight='bold'>{}</text>\n", kLeft, top - 8, title);
     for (int i = 0; i <= 4; ++i) {
         const double y = y_max * i / 4, x = x_max * i / 4;
-        out += fmt::format("<line x1='{}' y1='{:.1f}' x2='{}' y2='{:.1f}' stroke='#ddd'/>"
-                           "<text x='{}' y='{:.1f}' text-anchor='end'>{:.3g}</text>\n",
-                           kLeft, py(y), kLeft + width, py(y), kLeft - 6, py(y) + 4, y);
-        out += fmt::format("<text x='{:.1f}' y='{}' text-anchor='middle'>{:.0f}k</text>\n", px(x), top + kPanel + 16,
-                           x / 1000);
+        out += fmt::format(
+            "<line x1='{}' y1='{:.1f}' x2='{}' y2='{:.1f}' stroke='#ddd'/>"
+            "<text x='{}' y='{:.1f}' text-anchor='end'>{:.3g}</text>\n",
+            kLeft, py(y), kLeft + width, py(y), kLeft - 6, py(y) + 4, y);
+        out += fmt::format("<text x='{:.1f}' y='{}' text-anchor='middle'>{:.0f}k</text>\n", px(x),
+                           top + kPanel + 16, x / 1000);
     }
     size_t colour = 0;
     double label_y = top + 10;
@@ -47,13 +50,14 @@ std::string panel(const std::string& title, const Curves& curves, double x_max, 
         const char* stroke = kColours[colour++ % kColours.size()];
         std::string points;
         for (const auto& [x, y] : curve.points) points += fmt::format("{:.1f},{:.1f} ", px(x), py(y));
-        out += fmt::format("<polyline points='{}' fill='none' stroke='{}' stroke-width='1.5'/>\n", points, stroke);
+        out += fmt::format("<polyline points='{}' fill='none' stroke='{}' stroke-width='1.5'/>\n", points,
+                           stroke);
         if (curve.points.size() == 1) {
-            out += fmt::format("<circle cx='{:.1f}' cy='{:.1f}' r='2.5' fill='{}'/>\n", px(curve.points[0].first),
-                               py(curve.points[0].second), stroke);
+            out += fmt::format("<circle cx='{:.1f}' cy='{:.1f}' r='2.5' fill='{}'/>\n",
+                               px(curve.points[0].first), py(curve.points[0].second), stroke);
         }
-        out += fmt::format("<text x='{}' y='{:.1f}' fill='{}'>{} {:.3g}</text>\n", kLeft + width + 8, label_y, stroke,
-                           name, curve.points.back().second);
+        out += fmt::format("<text x='{}' y='{:.1f}' fill='{}'>{} {:.3g}</text>\n", kLeft + width + 8, label_y,
+                           stroke, name, curve.points.back().second);
         label_y += 16;
     }
     return out;
@@ -79,8 +83,8 @@ void write_curves(const std::filesystem::path& log, const std::filesystem::path&
         } else if (event == "validation") {
             if (entry.contains("types")) {
                 for (const auto& [name, type] : entry["types"].items()) {
-                    exact[fmt::format("{} (prior {:.2f})", name, type.value("prior", 0.0))].points.emplace_back(
-                        x, type.value("exact", 0.0));
+                    exact[fmt::format("{} (prior {:.2f})", name, type.value("prior", 0.0))]
+                        .points.emplace_back(x, type.value("exact", 0.0));
                 }
             }
             if (entry.contains("marks")) {
@@ -98,9 +102,10 @@ void write_curves(const std::filesystem::path& log, const std::filesystem::path&
     body += panel("validation: exact answers", exact, x_max, 1, kTop + step);
     body += panel("validation: words of patches among the best four", marks, x_max, 1, kTop + 2 * step);
     AtomicFile out(svg);
-    out.write(fmt::format("<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' width='{0}' height='{1}' "
-                          "font-family='sans-serif' font-size='11'>\n<rect width='100%' height='100%' fill='white'/>\n",
-                          kWidth, kTop + 3 * step));
+    out.write(fmt::format(
+        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' width='{0}' height='{1}' "
+        "font-family='sans-serif' font-size='11'>\n<rect width='100%' height='100%' fill='white'/>\n",
+        kWidth, kTop + 3 * step));
     out.write(body);
     out.write("</svg>\n");
     out.commit();

@@ -48,7 +48,8 @@ Sample SampleOrder::at(uint64_t position, uint64_t total, uint64_t before) const
     }
     const SampleSource& source = *sources_[chosen];
     if (source.size() == UINT64_MAX) return source.sample(number);
-    return source.sample(shuffled(number % source.size(), source.size(), mix(seed_ ^ number / source.size())));
+    return source.sample(
+        shuffled(number % source.size(), source.size(), mix(seed_ ^ number / source.size())));
 }
 
 }  // namespace llava_mini::trainer

@@ -20,8 +20,8 @@ class SampleOrder {
     SampleOrder(const std::vector<DataSpec>& specs, const SourceFactory& factory, uint64_t seed);
 
     /// The sample at `position` of `total` positions of a phase that starts after `before` samples. A
-    /// generator gives a new sample for every position of the run; a finite source is gone through in an order
-    /// that differs from round to round.
+    /// generator gives a new sample for every position of the run; a finite source is gone through in an
+    /// order that differs from round to round.
     Sample at(uint64_t position, uint64_t total, uint64_t before) const;
 
   private:
@@ -30,8 +30,8 @@ class SampleOrder {
     uint64_t seed_;
 };
 
-/// Where `index` of `size` goes in the shuffle with that key: a permutation without a table (a Feistel network
-/// that is walked until it lands inside).
+/// Where `index` of `size` goes in the shuffle with that key: a permutation without a table (a Feistel
+/// network that is walked until it lands inside).
 uint64_t shuffled(uint64_t index, uint64_t size, uint64_t key);
 
 }  // namespace llava_mini::trainer

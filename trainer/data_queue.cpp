@@ -21,7 +21,8 @@ void DataQueue::work() {
         uint64_t number = 0;
         {
             std::unique_lock lock(mutex_);
-            changed_.wait(lock, [&] { return stop_ || next_made_ >= end_ || next_made_ < next_taken_ + ahead_; });
+            changed_.wait(lock,
+                          [&] { return stop_ || next_made_ >= end_ || next_made_ < next_taken_ + ahead_; });
             if (stop_ || next_made_ >= end_) return;
             number = next_made_++;
         }

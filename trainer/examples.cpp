@@ -121,7 +121,8 @@ void ExampleMaker::add_targets(const Image& frame, const std::vector<Mark>& mark
                 const double weight = found == options.mark_weights.end() ? 0.0 : found->second;
                 if (weight <= 0) continue;
                 for (const int32_t id : ids) {
-                    targets.push_back({index, id, static_cast<float>(weight / static_cast<double>(ids.size())),
+                    targets.push_back({index, id,
+                                       static_cast<float>(weight / static_cast<double>(ids.size())),
                                        static_cast<int>(kind)});
                 }
             }

@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double kDeviation = 0.02;       // of N(0, s), Hugging Face's initializer_range
+constexpr double kDeviation = 0.02;  // of N(0, s), Hugging Face's initializer_range
 constexpr double kMimeticNoise = 0.02;
 constexpr const char* kTowerFolder = "vision_tower";  // holds the tower's configuration
 
@@ -38,10 +38,10 @@ class Initialiser {
         if (is_bias) {
             value.zero_();
         } else if (is_norm) {
-            value.fill_(options_.mimetic && name == "model.norm.weight"
-                            ? 1.0 / (options_.embedding_deviation *
-                                     std::sqrt(static_cast<double>(language_.n_embd)))
-                            : 1.0);
+            value.fill_(
+                options_.mimetic && name == "model.norm.weight"
+                    ? 1.0 / (options_.embedding_deviation * std::sqrt(static_cast<double>(language_.n_embd)))
+                    : 1.0);
         } else if (leaf.part == Part::kEmbeddings || leaf.part == Part::kHead) {
             normal(value, options_.embedding_deviation);
         } else if (name.starts_with("compressor.pos_embed")) {
@@ -57,8 +57,8 @@ class Initialiser {
 
   private:
     // Linear layers of width n: 1 / sqrt(n), so that activations keep their size; less where a layer of the
-    // tower adds to the residual stream, and in the projector's last matrix: scores against the embeddings that
-    // start large put the features into a corner in which they stay.
+    // tower adds to the residual stream, and in the projector's last matrix: scores against the embeddings
+    // that start large put the features into a corner in which they stay.
     double vision_deviation(const Leaf& leaf) const {
         const std::string& name = leaf.key;
         if (name.find("position_embedding") != std::string::npos) return 10 * kDeviation;
@@ -92,8 +92,10 @@ class Initialiser {
         const bool qkv = leaf.key.ends_with("qkv.weight"), out = leaf.key.ends_with("o_proj.weight");
         if (!options_.mimetic || !(qkv || out)) {
             // Mimetic layers start close to the identity: what the MLP adds is small at first.
-            normal(value, options_.mimetic ? 0.5 / std::sqrt(static_cast<double>(leaf.shape[1])) : kDeviation);
-            if (options_.mimetic && leaf.key.ends_with("down_proj.weight")) value.mul_(options_.embedding_deviation);
+            normal(value,
+                   options_.mimetic ? 0.5 / std::sqrt(static_cast<double>(leaf.shape[1])) : kDeviation);
+            if (options_.mimetic && leaf.key.ends_with("down_proj.weight"))
+                value.mul_(options_.embedding_deviation);
             return;
         }
         const int64_t d = language_.n_embd, q = int64_t{language_.n_head} * language_.head_dim,
@@ -161,8 +163,9 @@ void write_text(const fs::path& path, const std::string& text) {
 
 // An empty set of weights: the configuration is read before there are any.
 std::string empty_safetensors() {
-    std::string header = R"({"model.vision_tower.vision_tower.x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
-                         R"("model.prefusion_layers.x":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})";
+    std::string header =
+        R"({"model.vision_tower.vision_tower.x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+        R"("model.prefusion_layers.x":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})";
     header.resize((header.size() + 7) / 8 * 8, ' ');
     std::string file(8, '\0');
     for (size_t i = 0; i < 8; ++i) file[i] = static_cast<char>(header.size() >> (8 * i));
@@ -186,8 +189,9 @@ void take(const fs::path& folder, bool tower, Parameters& parameters, std::vecto
             }
             if (tensor != nullptr) {
                 if (tensor->shape != piece.shape) {
-                    throw_input("{}: {}: expected shape [{}] as the configuration says, found [{}]", reader.name(),
-                                inside, fmt::join(piece.shape, ", "), fmt::join(tensor->shape, ", "));
+                    throw_input("{}: {}: expected shape [{}] as the configuration says, found [{}]",
+                                reader.name(), inside, fmt::join(piece.shape, ", "),
+                                fmt::join(tensor->shape, ", "));
                 }
                 read_as_float(reader, *tensor, {leaf.value.data_ptr<float>() + offset, size});
                 ++found;
@@ -205,9 +209,9 @@ void take(const fs::path& folder, bool tower, Parameters& parameters, std::vecto
 }  // namespace
 
 void copy_tokenizer(const fs::path& from, const fs::path& to) {
-    for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-                             "added_tokens.json", "chat_template.jinja", "chat_template.json",
-                             "generation_config.json"}) {
+    for (const char* name :
+         {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+          "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json"}) {
         if (fs::exists(from / name)) write_text(to / name, read_text_file(from / name, uint64_t{1} << 28));
     }
 }
@@ -234,21 +238,18 @@ InitialiseOptions options_of_recipe(const nlohmann::ordered_json& model) {
     return options;
 }
 
-InitialiseOptions options_of_checkpoint(const fs::path& checkpoint, const std::optional<fs::path>& vision_tower) {
+InitialiseOptions options_of_checkpoint(const fs::path& checkpoint,
+                                        const std::optional<fs::path>& vision_tower) {
     const SafetensorsReader weights(checkpoint);
     const CheckpointConfig shape = read_checkpoint_config(checkpoint, vision_tower, weights);
     const VisionHparams& vision = shape.vision;
     InitialiseOptions options;
     options.config =
         nlohmann::ordered_json::parse(read_text_file(checkpoint / "config.json", uint64_t{1} << 24));
-    options.tower_config = {{"model_type", "clip_vision_model"},
-                            {"image_size", vision.image_size},
-                            {"patch_size", vision.patch_size},
-                            {"hidden_size", vision.n_embd},
-                            {"intermediate_size", vision.n_ff},
-                            {"num_hidden_layers", vision.n_layer},
-                            {"num_attention_heads", vision.n_head},
-                            {"layer_norm_eps", vision.layer_norm_eps},
+    options.tower_config = {{"model_type", "clip_vision_model"},    {"image_size", vision.image_size},
+                            {"patch_size", vision.patch_size},      {"hidden_size", vision.n_embd},
+                            {"intermediate_size", vision.n_ff},     {"num_hidden_layers", vision.n_layer},
+                            {"num_attention_heads", vision.n_head}, {"layer_norm_eps", vision.layer_norm_eps},
                             {"hidden_act", vision.activation}};
     options.preprocessor = {{"image_mean", vision.image_mean}, {"image_std", vision.image_std}};
     options.tokenizer = checkpoint;
@@ -275,7 +276,8 @@ void write_initial_checkpoint(const fs::path& out, const InitialiseOptions& opti
     copy_tokenizer(options.tokenizer, out);
 
     const std::string nothing = empty_safetensors();
-    const SafetensorsReader empty({reinterpret_cast<const uint8_t*>(nothing.data()), nothing.size()}, "nothing");
+    const SafetensorsReader empty({reinterpret_cast<const uint8_t*>(nothing.data()), nothing.size()},
+                                  "nothing");
     const CheckpointConfig shape = read_checkpoint_config(out, {}, empty);
     Parameters parameters(shape.vision, shape.language);
     std::vector<bool> taken(parameters.leaves().size(), false);

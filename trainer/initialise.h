@@ -13,7 +13,7 @@ struct InitialiseOptions {
     /// config.json's and the vision tower's config.json's content (fields as Hugging Face has them).
     nlohmann::ordered_json config, tower_config;
     nlohmann::ordered_json preprocessor;  ///< preprocessor_config.json; null: CLIP's own values
-    std::filesystem::path tokenizer;  ///< folder with the tokenizer's files, which are copied
+    std::filesystem::path tokenizer;      ///< folder with the tokenizer's files, which are copied
     /// Folders whose weights are taken where they have them: a language model, a vision tower.
     std::optional<std::filesystem::path> language, vision_tower;
     uint64_t seed = 1;
@@ -28,16 +28,16 @@ struct InitialiseOptions {
 /// Writes a checkpoint folder that read_checkpoint_config and the converter take. Mimetic initialisation
 /// (after Trockman and Kolter, arXiv 2305.09828): Wq = Wk = g O + noise with O orthogonal (g = 1 in the
 /// pre-fusion, 0.7 in the language model), Wv = O2 and Wo = 0.7 s O2^T, so that attention starts as a look-up
-/// of equal rows; the final norm's gain is 1 / (s sqrt(d)). Throws Error(kInput) for configurations that do not
-/// make a model.
+/// of equal rows; the final norm's gain is 1 / (s sqrt(d)). Throws Error(kInput) for configurations that do
+/// not make a model.
 void write_initial_checkpoint(const std::filesystem::path& out, const InitialiseOptions& options);
 
 /// From the recipe's `model`: {"config": ..., "tower": ..., "init": {"mimetic", "embedding_deviation",
 /// "average_pooling"}}. Throws Error(kInput) for fields it does not know.
 InitialiseOptions options_of_recipe(const nlohmann::ordered_json& model);
 
-/// To start from a whole checkpoint: its configuration and weights, the tower's from where its config.json (or
-/// `vision_tower`) says. Layers of the tower that are never used are left out.
+/// To start from a whole checkpoint: its configuration and weights, the tower's from where its config.json
+/// (or `vision_tower`) says. Layers of the tower that are never used are left out.
 InitialiseOptions options_of_checkpoint(const std::filesystem::path& checkpoint,
                                         const std::optional<std::filesystem::path>& vision_tower);
 

@@ -66,8 +66,8 @@ LLAVA_MINI_INLINE int64_t key_row(const AttentionSegment& s, int64_t j) {
 }  // namespace
 
 LLAVA_MINI_CLONES
-void rotate(const AttentionShape& shape, const float* qkv, const float* cos, const float* sin, float direction,
-            float* out) {
+void rotate(const AttentionShape& shape, const float* qkv, const float* cos, const float* sin,
+            float direction, float* out) {
     const int64_t width = shape.width(), d = shape.head_dim, half = d / 2;
     const int64_t turned = shape.heads + shape.kv_heads;
     if (cos == nullptr) {
@@ -91,8 +91,8 @@ void rotate(const AttentionShape& shape, const float* qkv, const float* cos, con
 }
 
 LLAVA_MINI_CLONES
-void attention_forward(const AttentionShape& shape, const std::vector<AttentionSegment>& segments, int64_t first,
-                       int64_t last, const float* qkv, float* probabilities, float* out) {
+void attention_forward(const AttentionShape& shape, const std::vector<AttentionSegment>& segments,
+                       int64_t first, int64_t last, const float* qkv, float* probabilities, float* out) {
     const int64_t width = shape.width(), d = shape.head_dim, group = shape.heads / shape.kv_heads;
     const float scale = 1.0f / std::sqrt(static_cast<float>(d));
     std::vector<float> columns;
@@ -133,9 +133,9 @@ void attention_forward(const AttentionShape& shape, const std::vector<AttentionS
 }
 
 LLAVA_MINI_CLONES
-void attention_backward(const AttentionShape& shape, const std::vector<AttentionSegment>& segments, int64_t first,
-                        int64_t last, const float* qkv, const float* probabilities, const float* grad_out,
-                        float* grad_qkv) {
+void attention_backward(const AttentionShape& shape, const std::vector<AttentionSegment>& segments,
+                        int64_t first, int64_t last, const float* qkv, const float* probabilities,
+                        const float* grad_out, float* grad_qkv) {
     const int64_t width = shape.width(), d = shape.head_dim, group = shape.heads / shape.kv_heads;
     const float scale = 1.0f / std::sqrt(static_cast<float>(d));
     std::vector<float> columns, dp;
@@ -177,8 +177,8 @@ void attention_backward(const AttentionShape& shape, const std::vector<Attention
 }
 
 LLAVA_MINI_CLONES
-void rms_norm_forward(int64_t rows, int64_t width, double eps, const float* x, const float* weight, float* scale,
-                      float* out) {
+void rms_norm_forward(int64_t rows, int64_t width, double eps, const float* x, const float* weight,
+                      float* scale, float* out) {
     for (int64_t row = 0; row < rows; ++row) {
         const float* from = x + row * width;
         float* to = out + row * width;
@@ -219,7 +219,8 @@ void swiglu_forward(int64_t rows, int64_t width, const float* gate_up, float* ou
 }
 
 LLAVA_MINI_CLONES
-void swiglu_backward(int64_t rows, int64_t width, const float* gate_up, const float* grad_out, float* grad_gate_up) {
+void swiglu_backward(int64_t rows, int64_t width, const float* gate_up, const float* grad_out,
+                     float* grad_gate_up) {
     for (int64_t row = 0; row < rows; ++row) {
         const float *gate = gate_up + row * 2 * width, *up = gate + width, *g = grad_out + row * width;
         float *to_gate = grad_gate_up + row * 2 * width, *to_up = to_gate + width;

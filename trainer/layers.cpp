@@ -67,8 +67,9 @@ class Attention : public torch::autograd::Function<Attention> {
         kernels::rotate(shape, data(qkv), rope != nullptr ? data(cos) : nullptr,
                         rope != nullptr ? data(sin) : nullptr, 1.0f, data(rotated));
         const auto probabilities = torch::empty({offset * heads.heads});
-        const auto out = covered == input.size(0) ? torch::empty({input.size(0), heads.heads * heads.head_dim})
-                                                  : torch::zeros({input.size(0), heads.heads * heads.head_dim});
+        const auto out = covered == input.size(0)
+                             ? torch::empty({input.size(0), heads.heads * heads.head_dim})
+                             : torch::zeros({input.size(0), heads.heads * heads.head_dim});
         at::parallel_for(0, heads.kv_heads, 1, [&](int64_t first, int64_t last) {
             kernels::attention_forward(shape, plan, first, last, data(rotated), data(probabilities),
                                        data(out));
@@ -89,8 +90,8 @@ class Attention : public torch::autograd::Function<Attention> {
         const auto grad = grads[0].contiguous();
         const auto grad_rotated = torch::zeros_like(rotated);
         at::parallel_for(0, shape.kv_heads, 1, [&](int64_t first, int64_t last) {
-            kernels::attention_backward(shape, plan, first, last, data(rotated), data(probabilities), data(grad),
-                                        data(grad_rotated));
+            kernels::attention_backward(shape, plan, first, last, data(rotated), data(probabilities),
+                                        data(grad), data(grad_rotated));
         });
         if (!cos.defined()) return {grad_rotated, {}, {}, {}};
         const auto grad_qkv = torch::empty_like(rotated);
@@ -101,8 +102,8 @@ class Attention : public torch::autograd::Function<Attention> {
 
 class RmsNorm : public torch::autograd::Function<RmsNorm> {
   public:
-    static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& input, const torch::Tensor& weight,
-                                 double eps) {
+    static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& input,
+                                 const torch::Tensor& weight, double eps) {
         const auto x = input.contiguous();
         const int64_t width = x.size(-1), rows = x.numel() / width;
         const auto out = torch::empty_like(x), scale = torch::empty({rows});
@@ -161,9 +162,11 @@ class QuickGelu : public torch::autograd::Function<QuickGelu> {
         return out;
     }
     static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
-        const auto x = ctx->get_saved_variables()[0], grad = grads[0].contiguous(), out = torch::empty_like(x);
+        const auto x = ctx->get_saved_variables()[0], grad = grads[0].contiguous(),
+                   out = torch::empty_like(x);
         over_rows(x.numel(), 1, [&](int64_t first, int64_t last) {
-            kernels::quick_gelu_backward(last - first, data(x) + first, data(grad) + first, data(out) + first);
+            kernels::quick_gelu_backward(last - first, data(x) + first, data(grad) + first,
+                                         data(out) + first);
         });
         return {out};
     }
@@ -193,9 +196,11 @@ torch::Tensor attention_reference(const torch::Tensor& qkv, const HeadShape& sha
         const auto all = [&](const torch::Tensor& x) {  // -> [heads, keys, d]
             const auto own = x.slice(0, s.start, s.start + s.length);
             if (s.prefix_length == 0) return own.transpose(0, 1);
-            return torch::cat({x.slice(0, s.prefix_start, s.prefix_start + s.prefix_length), own}).transpose(0, 1);
+            return torch::cat({x.slice(0, s.prefix_start, s.prefix_start + s.prefix_length), own})
+                .transpose(0, 1);
         };
-        auto scores = torch::matmul(q.slice(0, s.start, s.start + s.length).transpose(0, 1), all(k).transpose(1, 2));
+        auto scores =
+            torch::matmul(q.slice(0, s.start, s.start + s.length).transpose(0, 1), all(k).transpose(1, 2));
         scores = scores / std::sqrt(static_cast<double>(d));
         if (s.causal) {
             const auto hidden = torch::ones({s.length, s.prefix_length + s.length}, torch::kBool)

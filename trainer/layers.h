@@ -27,7 +27,8 @@ struct Rope {
 };
 
 /// Scaled dot-product attention of every segment; q and k are rotated first if `rope` is given (half-split
-/// rotation). qkv [T, (heads + 2 kv_heads) * head_dim] -> [T, heads * head_dim]. Rows of no segment give zeros.
+/// rotation). qkv [T, (heads + 2 kv_heads) * head_dim] -> [T, heads * head_dim]. Rows of no segment give
+/// zeros.
 torch::Tensor attention(const torch::Tensor& qkv, const HeadShape& shape, const Rope* rope,
                         const std::vector<Segment>& segments);
 

@@ -40,7 +40,8 @@ void count_marks(const torch::Tensor& scores, const Batch& batch, Counts& counts
 }
 
 // Losses and exact answers by question type.
-void count_answers(const torch::Tensor& logits, const torch::Tensor& losses, const Batch& batch, Counts& counts) {
+void count_answers(const torch::Tensor& logits, const torch::Tensor& losses, const Batch& batch,
+                   Counts& counts) {
     const auto best = logits.detach().argmax(1);
     const auto loss = losses.detach().contiguous();
     const int64_t *guess = best.data_ptr<int64_t>(), *label = batch.labels.data_ptr<int64_t>();
@@ -50,8 +51,8 @@ void count_answers(const torch::Tensor& logits, const torch::Tensor& losses, con
     const size_t n = batch.label_answers.size();
     for (size_t i = 0; i < n; ++i) {
         if (!std::isfinite(value[i])) {
-            const auto example = static_cast<size_t>(
-                batch.answer_examples[static_cast<size_t>(batch.label_answers[i])]);
+            const auto example =
+                static_cast<size_t>(batch.answer_examples[static_cast<size_t>(batch.label_answers[i])]);
             throw_input("the loss of sample {} is {} (batch {})", batch.ids[example], value[i], batch.number);
         }
         TypeCount& type = counts.types[batch.label_types[i]];
@@ -130,7 +131,8 @@ torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights
     }
     if (weights.words > 0 && batch.word_rows.defined()) {
         const auto scores = model.scores(out.vision_tokens.mean(1), false);
-        const auto loss = sparse_cross_entropy(scores, batch.word_rows, batch.word_tokens, batch.word_weights);
+        const auto loss =
+            sparse_cross_entropy(scores, batch.word_rows, batch.word_tokens, batch.word_weights);
         now.words = loss.item<double>();
         check_finite(now.words, "word", batch);
         total = total + loss * weights.words;

@@ -1,4 +1,5 @@
-// llava-mini-train: trains a LLaVA-Mini. A program of its own, so that llava-mini itself never loads libtorch.
+// llava-mini-train: trains a LLaVA-Mini. A program of its own, so that llava-mini itself never loads
+// libtorch.
 #include <ATen/Parallel.h>
 
 #include <CLI/CLI.hpp>
@@ -26,10 +27,11 @@ struct Flags {
     int threads = 1, data_threads = 1, log_every = 100;
 };
 
-// What a run starts from, always in RUN/initial: made once, so that a resumed run finds the same configuration.
-fs::path initial_checkpoint(const Flags& flags, const Recipe& recipe) {
+// What a run starts from, always in RUN/initial: made once, so that a resumed run finds the same
+// configuration.
+void initial_checkpoint(const Flags& flags, const Recipe& recipe) {
     const fs::path folder = fs::path(flags.out) / "initial";
-    if (fs::exists(folder / "model.safetensors")) return folder;
+    if (fs::exists(folder / "model.safetensors")) return;
     InitialiseOptions options;
     if (!flags.checkpoint.empty()) {
         options = options_of_checkpoint(flags.checkpoint, flags.vision_tower.empty()
@@ -49,14 +51,16 @@ fs::path initial_checkpoint(const Flags& flags, const Recipe& recipe) {
     }
     options.seed = recipe.seed;
     write_initial_checkpoint(folder, options);
-    return folder;
 }
 
 int train(const Flags& flags) {
     const Recipe recipe = read_recipe(flags.recipe);
     at::set_num_threads(flags.threads);
     at::globalContext().setFlushDenormal(true);
-    const fs::path base = initial_checkpoint(flags, recipe);
+    const std::unique_ptr<ProcessGroup> group = ProcessGroup::from_environment();
+    if (group == nullptr || group->rank() == 0) initial_checkpoint(flags, recipe);
+    if (group != nullptr) group->barrier();
+    const fs::path base = fs::path(flags.out) / "initial";
     const SafetensorsReader weights(base);
     const CheckpointConfig config = read_checkpoint_config(base, {}, weights);
     const Tokenizer tokenizer(base, config.language.n_vocab, config.bos_id, config.eos_ids);
@@ -64,7 +68,7 @@ int train(const Flags& flags) {
     model.parameters().load(weights, nullptr);
 
     tools::ProgressBar bar;
-    RunOptions options{flags.out, base, flags.data_threads, flags.log_every, bar.callback()};
+    RunOptions options{flags.out, base, flags.data_threads, flags.log_every, bar.callback(), group.get()};
     const RunEnd end = run_recipe(recipe, model, tokenizer, make_source, options);
     if (end == RunEnd::kStopped) {
         std::fprintf(stderr, "\nllava-mini-train: stopped; the same command goes on\n");
@@ -84,20 +88,24 @@ int fail(const std::string& message, int code) {
 int main(int argc, char** argv) {
     using namespace llava_mini;
     using namespace llava_mini::trainer;
-    CLI::App app{"Trains a LLaVA-Mini as a recipe says: from nothing, from a checkpoint, or from a language model and "
-                 "a vision tower. Started again with the same --out, it goes on from the newest checkpoint.",
-                 "llava-mini train"};
+    CLI::App app{
+        "Trains a LLaVA-Mini as a recipe says: from nothing, from a checkpoint, or from a language model and "
+        "a vision tower. Started again with the same --out, it goes on from the newest checkpoint.",
+        "llava-mini train"};
     Flags flags;
     app.formatter(std::make_shared<tools::HelpFormatter>());
     app.add_option("--recipe", flags.recipe, "JSON file with the model, the phases and the data")->required();
-    app.add_option("-o,--out", flags.out, "Folder of the run: log.jsonl, curves.svg, checkpoints/, at the end model/")
+    app.add_option("-o,--out", flags.out,
+                   "Folder of the run: log.jsonl, curves.svg, checkpoints/, at the end model/")
         ->required();
-    CLI::Option* checkpoint = app.add_option(
-        "--checkpoint", flags.checkpoint, "Start from this checkpoint (Hugging Face layout) instead of a new model");
+    CLI::Option* checkpoint =
+        app.add_option("--checkpoint", flags.checkpoint,
+                       "Start from this checkpoint (Hugging Face layout) instead of a new model");
     app.add_option("--language-model", flags.language, "Checkpoint of a language model for a new model")
         ->excludes(checkpoint);
     app.add_option("--vision-tower", flags.vision_tower, "Folder of a CLIP vision tower");
-    app.add_option("--tokenizer", flags.tokenizer, "Folder with the tokenizer of a new model")->excludes(checkpoint);
+    app.add_option("--tokenizer", flags.tokenizer, "Folder with the tokenizer of a new model")
+        ->excludes(checkpoint);
     app.add_option("-t,--threads", flags.threads, "Threads of the optimiser")->capture_default_str();
     app.add_option("--data-threads", flags.data_threads, "Threads that make batches")
         ->check(CLI::Range(1, 256))

@@ -95,8 +95,7 @@ torch::Tensor LlavaMini::compress(const torch::Tensor& features, int grid_side) 
     const Parameters& w = parameters_;
     const int64_t frames = features.size(0), keys = features.size(1), d = vision_.n_embd;
     const int64_t heads = vision_.compressor_heads(), head_dim = vision_.compressor_head_dim;
-    const std::string suffix =
-        vision_.compressor_grids.size() == 1 ? "" : fmt::format(".{}", grid_side);
+    const std::string suffix = vision_.compressor_grids.size() == 1 ? "" : fmt::format(".{}", grid_side);
     const auto norm = [&](const torch::Tensor& x, const std::string& key) {
         return at::layer_norm(x, {d}, w[key + ".weight"], w[key + ".bias"], kCompressorEps);
     };
@@ -113,8 +112,8 @@ torch::Tensor LlavaMini::compress(const torch::Tensor& features, int grid_side) 
         return x.dim() == 2 ? y.view({1, -1, heads, head_dim}).transpose(1, 2)
                             : y.view({frames, -1, heads, head_dim}).transpose(1, 2);
     };
-    const auto scores = torch::matmul(split(q, 0), split(k, 1).transpose(2, 3)) /
-                        std::sqrt(static_cast<double>(head_dim));
+    const auto scores =
+        torch::matmul(split(q, 0), split(k, 1).transpose(2, 3)) / std::sqrt(static_cast<double>(head_dim));
     const auto mixed = torch::matmul(scores.softmax(-1), split(v, 2)).transpose(1, 2);
     return linear(mixed.reshape({frames, -1, d}), w["compressor.attn.out_proj.weight"],
                   w["compressor.attn.out_proj.bias"]);

@@ -49,7 +49,7 @@ class LlavaMini {
     VisionHparams vision_;
     LlamaHparams language_;
     Parameters parameters_;
-    std::vector<double> frequencies_;                         // [head_dim / 2]
+    std::vector<double> frequencies_;                          // [head_dim / 2]
     std::map<std::pair<int, int64_t>, torch::Tensor> resize_;  // [keys, C * C]: bicubic, a linear map
 };
 

@@ -60,12 +60,12 @@ void AdamW::step(const AdamWOptions& options, const std::array<double, kParts>& 
         }
         const double rate = rates[static_cast<size_t>(leaf.part)];
         const double decay = leaf.decays() ? 1.0 - rate * options.weight_decay : 1.0;
-        update(leaf.value.data_ptr<float>(), leaf.value.grad().data_ptr<float>(), moments_[i].first.data(),
-               moments_[i].second.data(), n,
-               {static_cast<float>(options.beta1), static_cast<float>(options.beta2),
-                static_cast<float>(scale), static_cast<float>(rate / correction1),
-                static_cast<float>(1.0 / std::sqrt(correction2)), static_cast<float>(options.eps),
-                static_cast<float>(decay)});
+        update(
+            leaf.value.data_ptr<float>(), leaf.value.grad().data_ptr<float>(), moments_[i].first.data(),
+            moments_[i].second.data(), n,
+            {static_cast<float>(options.beta1), static_cast<float>(options.beta2), static_cast<float>(scale),
+             static_cast<float>(rate / correction1), static_cast<float>(1.0 / std::sqrt(correction2)),
+             static_cast<float>(options.eps), static_cast<float>(decay)});
     }
 }
 

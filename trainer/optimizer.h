@@ -19,8 +19,8 @@ class AdamW {
 
     /// Square root of the sum of all gradients' squares, of the parts that learn.
     double gradient_norm() const;
-    /// One step with gradients multiplied by `scale`; `rates` by part, those of parts that do not learn are not
-    /// looked at. Does not clear the gradients.
+    /// One step with gradients multiplied by `scale`; `rates` by part, those of parts that do not learn are
+    /// not looked at. Does not clear the gradients.
     void step(const AdamWOptions& options, const std::array<double, kParts>& rates, double scale);
     /// Forgets the moments and the step count: a new phase with new rates begins.
     void reset();

@@ -108,7 +108,8 @@ void Parameters::load(const SafetensorsReader& weights, const SafetensorsReader*
 void Parameters::save(const std::filesystem::path& path) const {
     std::vector<SafetensorsWriter::Tensor> tensors;
     for (const Leaf& leaf : leaves_) {
-        for (const auto& piece : leaf.pieces) tensors.push_back({piece.checkpoint, GGML_TYPE_F32, piece.shape});
+        for (const auto& piece : leaf.pieces)
+            tensors.push_back({piece.checkpoint, GGML_TYPE_F32, piece.shape});
     }
     SafetensorsWriter writer(path, tensors);
     for (const Leaf& leaf : leaves_) {

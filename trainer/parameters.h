@@ -16,8 +16,8 @@ namespace llava_mini::trainer {
 
 /// The parts that learn or stay as they are, each with a learning rate of its own.
 enum class Part : uint8_t { kTower, kCompressor, kProjector, kPrefusion, kEmbeddings, kLanguage, kHead };
-inline constexpr std::array<const char*, 7> kPartNames = {"tower",      "compressor", "projector", "prefusion",
-                                                          "embeddings", "language",   "head"};
+inline constexpr std::array<const char*, 7> kPartNames = {
+    "tower", "compressor", "projector", "prefusion", "embeddings", "language", "head"};
 inline constexpr size_t kParts = kPartNames.size();
 
 /// Tensors that are multiplied with the same input lie one below the other in one leaf, so that one product
@@ -45,9 +45,7 @@ class Parameters {
 
     const std::vector<Leaf>& leaves() const { return leaves_; }
     /// Throws std::out_of_range for a key the model does not have: a mistake in the code.
-    const torch::Tensor& operator[](const std::string& key) const {
-        return leaves_[index_.at(key)].value;
-    }
+    const torch::Tensor& operator[](const std::string& key) const { return leaves_[index_.at(key)].value; }
     bool has(const std::string& key) const { return index_.contains(key); }
 
     /// A part that does not learn takes part in no gradient.

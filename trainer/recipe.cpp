@@ -20,7 +20,8 @@ constexpr int64_t kMaxSamples = int64_t{1} << 31;
 void expect_fields(const json& value, const std::string& where, const std::set<std::string>& known) {
     for (const auto& [key, field] : value.items()) {
         if (!known.contains(key)) {
-            throw_input("{}: unknown field '{}', expected one of {}", where, printable(key), fmt::join(known, ", "));
+            throw_input("{}: unknown field '{}', expected one of {}", where, printable(key),
+                        fmt::join(known, ", "));
         }
     }
 }
@@ -85,7 +86,8 @@ Phase read_phase(const json& value, const std::string& where) {
     phase.clip = real_or(object, "clip", 0, 1e9, 1);
     phase.adam.weight_decay = real_or(object, "weight_decay", 0, 10, 0);
     if (const json* betas = object.find("betas")) {
-        if (!betas->is_array() || betas->size() != 2 || !(*betas)[0].is_number() || !(*betas)[1].is_number()) {
+        if (!betas->is_array() || betas->size() != 2 || !(*betas)[0].is_number() ||
+            !(*betas)[1].is_number()) {
             object.fail("betas", "two numbers");
         }
         phase.adam.beta1 = (*betas)[0].get<double>();
@@ -109,8 +111,10 @@ Phase read_phase(const json& value, const std::string& where) {
     phase.examples.background = object.text_or("background", phase.examples.background);
     phase.examples.background_weight = real_or(object, "background_weight", 0, 1e6, 0.1);
     if (const auto weights = object.object("mark_weights")) {
-        expect_fields(*object.find("mark_weights"), where + ": mark_weights", {"name", "colour", "letter", "place"});
-        for (auto& [kind, weight] : phase.examples.mark_weights) weight = real_or(*weights, kind.c_str(), 0, 1e6, 0);
+        expect_fields(*object.find("mark_weights"), where + ": mark_weights",
+                      {"name", "colour", "letter", "place"});
+        for (auto& [kind, weight] : phase.examples.mark_weights)
+            weight = real_or(*weights, kind.c_str(), 0, 1e6, 0);
     }
     if (const json* grids = object.find("grids")) {
         if (!grids->is_array()) object.fail("grids", "a list of grid sides");
@@ -136,7 +140,8 @@ double Phase::rate(Part part, double done) const {
     if (done < warmup) return highest * done / warmup;
     const double t = warmup >= 1 ? 1.0 : (done - warmup) / (1 - warmup);
     double factor = 1;
-    if (schedule == "cosine") factor = final_rate + (1 - final_rate) * (1 + std::cos(std::numbers::pi * t)) / 2;
+    if (schedule == "cosine")
+        factor = final_rate + (1 - final_rate) * (1 + std::cos(std::numbers::pi * t)) / 2;
     if (schedule == "linear") factor = final_rate + (1 - final_rate) * (1 - t);
     return highest * factor;
 }

@@ -15,32 +15,32 @@ namespace llava_mini::trainer {
 
 /// Samples of one source in a phase.
 struct DataSpec {
-    std::string source;            // "scenes", "official", or one a caller knows
+    std::string source;  // "scenes", "official", or one a caller knows
     nlohmann::ordered_json options = nlohmann::ordered_json::object();  // of the source
-    double weight = 1;             // share among the sources that are active
-    double from = 0, to = 1;       // active between these fractions of the phase: a curriculum
+    double weight = 1;        // share among the sources that are active
+    double from = 0, to = 1;  // active between these fractions of the phase: a curriculum
 };
 
 struct Phase {
     std::string name;
     uint64_t samples = 0;
-    int batch = 4;                 // samples of a forward pass
-    int accumulate = 1;            // forward passes of an optimiser step
+    int batch = 4;                       // samples of a forward pass
+    int accumulate = 1;                  // forward passes of an optimiser step
     std::array<double, kParts> rates{};  // highest learning rate; 0: the part stays as it is
     std::string schedule = "cosine";     // or "linear", "constant"
-    double final_rate = 0.0;       // of the highest, at the end
-    double warmup = 0.03;          // of the optimiser steps
-    double clip = 1.0;             // bound of the gradient norm; 0: none
+    double final_rate = 0.0;             // of the highest, at the end
+    double warmup = 0.03;                // of the optimiser steps
+    double clip = 1.0;                   // bound of the gradient norm; 0: none
     AdamWOptions adam;
     // Weights of the losses: answers; projected patches near their words; vision token near all words seen.
     double answers = 1, patches = 0, words = 0;
     ExampleOptions examples;
     std::vector<DataSpec> data;
-    std::vector<int> grids;        // sides drawn from, one a batch; empty: the model's default
+    std::vector<int> grids;  // sides drawn from, one a batch; empty: the model's default
 
     /// Learning rate of a part at `done` of 1.
     double rate(Part part, double done) const;
-    uint64_t steps() const;        // optimiser steps
+    uint64_t steps() const;  // optimiser steps
 };
 
 struct Recipe {
@@ -51,7 +51,7 @@ struct Recipe {
     std::vector<DataSpec> validation;
     uint64_t validation_samples = 0, validate_every = 0, checkpoint_every = 0;  // samples
     int keep_checkpoints = 3;
-    std::string text;              // the file, for the log
+    std::string text;  // the file, for the log
 };
 
 /// Throws Error(kInput) naming file and field for whatever is missing, unknown or out of range.

@@ -42,10 +42,11 @@ ordered_json report(const Counts& counts, const std::vector<std::string>& names)
     std::map<std::string, ordered_json> types;
     for (const auto& [index, type] : counts.types) {
         const std::string name = index < 0 ? "" : names[static_cast<size_t>(index)];
-        types[name] = {{"answers", type.answers},
-                       {"exact", rounded(static_cast<double>(type.exact) / static_cast<double>(type.answers))},
-                       {"prior", rounded(type.prior())},
-                       {"loss", rounded(type.loss / static_cast<double>(type.tokens))}};
+        types[name] = {
+            {"answers", type.answers},
+            {"exact", rounded(static_cast<double>(type.exact) / static_cast<double>(type.answers))},
+            {"prior", rounded(type.prior())},
+            {"loss", rounded(type.loss / static_cast<double>(type.tokens))}};
     }
     for (const auto& [name, type] : types) out["types"][name.empty() ? "(none)" : name] = type;
     return out;
@@ -64,6 +65,12 @@ class Run {
 
     RunEnd run() {
         std::filesystem::create_directories(options_.folder);
+        for (const Phase& phase : recipe_.phases) {
+            if (phase.accumulate % size() != 0) {
+                throw_usage("phase {}: accumulate is {}, which {} processes cannot share evenly", phase.name,
+                            phase.accumulate, size());
+            }
+        }
         const std::string hash =
             hash_bytes({reinterpret_cast<const uint8_t*>(recipe_.text.data()), recipe_.text.size()}).hex();
         if (const auto checkpoint = newest_checkpoint(options_.folder)) {
@@ -79,6 +86,7 @@ class Run {
              {"version", LLAVA_MINI_VERSION},
              {"torch", TORCH_VERSION},
              {"threads", at::get_num_threads()},
+             {"processes", size()},
              {"seed", recipe_.seed},
              {"recipe", recipe_.name},
              {"recipe_hash", hash},
@@ -100,7 +108,7 @@ class Run {
             state_.step = 0;
         }
         save();
-        save_model(model_.parameters(), options_.base, options_.folder / "model");
+        if (rank() == 0) save_model(model_.parameters(), options_.base, options_.folder / "model");
         log({{"event", "done"}, {"samples", state_.samples}, {"seconds", rounded(state_.seconds)}});
         return RunEnd::kDone;
     }
@@ -112,10 +120,16 @@ class Run {
         }
         if (state_.step == 0) optimizer_.reset();
         const SampleOrder order(phase.data, factory_, recipe_.seed);
-        const auto per_step = static_cast<uint64_t>(phase.accumulate);
+        const auto all = static_cast<uint64_t>(phase.accumulate),
+                   per_step = all / static_cast<uint64_t>(size());
         const uint64_t steps = phase.steps(), before = state_.samples - samples_at(phase, state_.step);
         if (state_.step >= steps) return RunEnd::kDone;
-        DataQueue queue([&](uint64_t number) { return make_batch(phase, order, number, before); },
+        // The batches of a step are dealt out to the processes in turn.
+        const auto own = [&](uint64_t number) {
+            return number / per_step * all + number % per_step * static_cast<uint64_t>(size()) +
+                   static_cast<uint64_t>(rank());
+        };
+        DataQueue queue([&](uint64_t number) { return make_batch(phase, order, own(number), before); },
                         state_.step * per_step, steps * per_step, options_.data_threads, kBatchesAhead);
         auto clock = Clock::now();
         Counts counts;
@@ -133,19 +147,20 @@ class Run {
             state_.seconds += seconds;
             log_seconds += seconds;
             if (state_.step % static_cast<uint64_t>(options_.log_every) == 0 || state_.step == steps) {
-                ordered_json entry = {{"event", "train"},
-                                      {"phase", phase.name},
-                                      {"step", state_.step},
-                                      {"samples", state_.samples},
-                                      {"seconds", rounded(state_.seconds)},
-                                      {"samples_per_s", rounded(static_cast<double>(counts.samples) / log_seconds)},
-                                      {"gradient_norm", rounded(norms / static_cast<double>(logged_steps))},
-                                      {"rates", rates_now(phase, steps)}};
+                ordered_json entry = {
+                    {"event", "train"},
+                    {"phase", phase.name},
+                    {"step", state_.step},
+                    {"samples", state_.samples},
+                    {"seconds", rounded(state_.seconds)},
+                    {"samples_per_s", rounded(static_cast<double>(counts.samples * size()) / log_seconds)},
+                    {"gradient_norm", rounded(norms / static_cast<double>(logged_steps))},
+                    {"rates", rates_now(phase, steps)}};
                 entry.update(report(counts, types_.names()));
                 log(entry);
                 label_ = fmt::format("{} loss {:.3f}, {:.1f} samples/s", phase.name,
                                      counts.loss / static_cast<double>(counts.batches),
-                                     static_cast<double>(counts.samples) / log_seconds);
+                                     static_cast<double>(counts.samples * size()) / log_seconds);
                 counts = {};
                 norms = log_seconds = 0;
                 logged_steps = 0;
@@ -156,9 +171,9 @@ class Run {
             if (crossed(recipe_.validate_every) || state_.step == steps) validate_now(phase);
             if (crossed(recipe_.checkpoint_every) && state_.step < steps) save();
             clock = Clock::now();
-            if (options_.progress && !options_.progress(state_.samples, total_, label_)) {
-                return state_.step < steps ? RunEnd::kStopped : RunEnd::kDone;
-            }
+            if (options_.progress && !options_.progress(state_.samples, total_, label_)) stop_wanted_ = true;
+            if (options_.group == nullptr) all_stop_ = stop_wanted_;
+            if (all_stop_ && state_.step < steps) return RunEnd::kStopped;
         }
         return RunEnd::kDone;
     }
@@ -195,12 +210,14 @@ class Run {
     double step(const Phase& phase, DataQueue& queue, uint64_t steps, Counts& counts) {
         model_.parameters().zero_gradients();
         const LossWeights weights{phase.answers, phase.patches, phase.words};
-        for (int i = 0; i < phase.accumulate; ++i) {
+        for (int i = 0; i < phase.accumulate / size(); ++i) {
             const Batch batch = queue.next();
             if (batch.examples == 0) continue;
             const auto loss = batch_loss(model_, batch, weights, counts);
             if (loss.requires_grad()) (loss / phase.accumulate).backward();
         }
+        if (options_.group != nullptr)
+            all_stop_ = sum_gradients(model_.parameters(), *options_.group, stop_wanted_);
         const double norm = optimizer_.gradient_norm();
         if (!std::isfinite(norm)) {
             throw_input("phase {}, step {}: the gradient is {}", phase.name, state_.step, norm);
@@ -225,8 +242,11 @@ class Run {
         return out;
     }
 
+    int size() const { return options_.group == nullptr ? 1 : options_.group->size(); }
+    int rank() const { return options_.group == nullptr ? 0 : options_.group->rank(); }
+
     void validate_now(const Phase& phase) {
-        if (!validation_) return;
+        if (!validation_ || rank() != 0) return;
         const Counts counts = validate(recipe_, model_, maker_, *validation_, phase);
         ordered_json entry = {{"event", "validation"},
                               {"phase", phase.name},
@@ -237,12 +257,14 @@ class Run {
     }
 
     void save() {
+        if (rank() != 0) return;
         save_checkpoint(options_.folder, options_.base, model_.parameters(), optimizer_, state_,
                         recipe_.keep_checkpoints);
         write_curves(options_.folder / "log.jsonl", options_.folder / "curves.svg");
     }
 
     void log(const ordered_json& entry) {
+        if (rank() != 0) return;
         std::ofstream file(options_.folder / "log.jsonl", std::ios::app);
         file << entry.dump() << '\n';
         if (!file.flush()) throw_system("{}: cannot be written", (options_.folder / "log.jsonl").string());
@@ -258,6 +280,7 @@ class Run {
     RunState state_;
     std::unique_ptr<SampleOrder> validation_;
     uint64_t total_ = 0;
+    bool stop_wanted_ = false, all_stop_ = false;  // here; anywhere, agreed on by all
     std::string label_ = "training";
 };
 
@@ -274,8 +297,8 @@ Counts validate(const Recipe& recipe, LlavaMini& model, const ExampleMaker& make
     for (uint64_t first = 0; first < recipe.validation_samples; first += kBatch) {
         std::vector<Example> examples;
         for (uint64_t i = first; i < std::min(recipe.validation_samples, first + kBatch); ++i) {
-            examples.push_back(maker.make(order.at(i, recipe.validation_samples, 0), options,
-                                          key_of(recipe.seed, 31, i)));
+            examples.push_back(
+                maker.make(order.at(i, recipe.validation_samples, 0), options, key_of(recipe.seed, 31, i)));
         }
         // Numbers that count marks in every batch.
         const Batch batch = collate(examples, model.batch_shape(), side, 0);
@@ -284,8 +307,8 @@ Counts validate(const Recipe& recipe, LlavaMini& model, const ExampleMaker& make
     return counts;
 }
 
-RunEnd run_recipe(const Recipe& recipe, LlavaMini& model, const Tokenizer& tokenizer, const SourceFactory& factory,
-                  const RunOptions& options) {
+RunEnd run_recipe(const Recipe& recipe, LlavaMini& model, const Tokenizer& tokenizer,
+                  const SourceFactory& factory, const RunOptions& options) {
     return Run(recipe, model, tokenizer, factory, options).run();
 }
 

@@ -7,6 +7,7 @@
 #include "core/progress.h"
 #include "trainer/checkpoint.h"
 #include "trainer/data.h"
+#include "trainer/distributed.h"
 #include "trainer/losses.h"
 #include "trainer/recipe.h"
 
@@ -16,20 +17,24 @@ struct RunOptions {
     std::filesystem::path folder;  ///< of the run: log.jsonl, curves.svg, checkpoints/, model/
     std::filesystem::path base;    ///< checkpoint folder whose configuration and tokenizer are copied
     int data_threads = 1;
-    int log_every = 100;           ///< optimiser steps
+    int log_every = 100;  ///< optimiser steps
     /// Called after every step with samples done and in all; false: save and stop.
     Progress progress;
+    /// The processes that share the work: the `accumulate` forward passes of a step are dealt out to them, so
+    /// that the run is the same, but for the order of sums, whatever their number. Null: this one alone. The
+    /// first one logs and saves.
+    ProcessGroup* group = nullptr;
 };
 
 /// How a run ended.
 enum class RunEnd { kDone, kStopped };
 
 /// Trains `model` as the recipe says, from the newest checkpoint in the folder or, if there is none, from the
-/// model as it is. At the end, and whenever it is stopped, there is a checkpoint; at the end also `folder`/model,
-/// which the converter takes. A run that was stopped and goes on computes the same bits as one that was not
-/// (same threads, same machine). Errors as batch_loss and save_checkpoint.
-RunEnd run_recipe(const Recipe& recipe, LlavaMini& model, const Tokenizer& tokenizer, const SourceFactory& factory,
-                  const RunOptions& options);
+/// model as it is. At the end, and whenever it is stopped, there is a checkpoint; at the end also
+/// `folder`/model, which the converter takes. A run that was stopped and goes on computes the same bits as
+/// one that was not (same threads, same machine). Errors as batch_loss and save_checkpoint.
+RunEnd run_recipe(const Recipe& recipe, LlavaMini& model, const Tokenizer& tokenizer,
+                  const SourceFactory& factory, const RunOptions& options);
 
 /// Exact answers by question type over `samples` samples of the recipe's validation data, greedy, the right
 /// answer's tokens given (all must be the most likely ones, end token included).

@@ -10,9 +10,10 @@ namespace llava_mini::trainer {
 namespace {
 
 std::shared_ptr<const SampleSource> make_scenes(const DataSpec& spec) {
-    static const std::set<std::string> known = {
-        "split",      "seed",       "size",       "min_things", "max_things", "big_share", "shape_share", "sign_share",
-        "clip_share", "min_frames", "max_frames", "min_turns",  "max_turns",  "augment",   "weights",     "samples"};
+    static const std::set<std::string> known = {"split",      "seed",       "size",        "min_things",
+                                                "max_things", "big_share",  "shape_share", "sign_share",
+                                                "clip_share", "min_frames", "max_frames",  "min_turns",
+                                                "max_turns",  "augment",    "weights",     "samples"};
     const nlohmann::json options = spec.options;
     for (const auto& [key, value] : options.items()) {
         if (!known.contains(key)) {
@@ -22,7 +23,9 @@ std::shared_ptr<const SampleSource> make_scenes(const DataSpec& spec) {
     }
     const JsonObject object(options, "data source scenes");
     scenes::GeneratorOptions out;
-    const auto integer = [&](const char* key, int& value) { value = object.integer_or(key, 0, INT32_MAX, value); };
+    const auto integer = [&](const char* key, int& value) {
+        value = object.integer_or(key, 0, INT32_MAX, value);
+    };
     const auto share = [&](const char* key, double& value) {
         value = object.real_or(key, 0, 1, static_cast<float>(value));
     };

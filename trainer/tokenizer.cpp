@@ -54,8 +54,8 @@ Tokenizer::Tokenizer(const std::filesystem::path& folder, int n_vocab, std::opti
                       fmt::format("llava-mini-tokenizer-{}-{}.gguf", getpid(), made++);
     write_stub(file, vocabulary, n_vocab);
     try {
-        model_ = std::make_unique<LanguageModel>(
-            file, LanguageModelOptions{.n_gpu_layers = 0, .use_mmap = false});
+        model_ =
+            std::make_unique<LanguageModel>(file, LanguageModelOptions{.n_gpu_layers = 0, .use_mmap = false});
     } catch (...) {
         std::filesystem::remove(file);
         throw;
@@ -63,8 +63,8 @@ Tokenizer::Tokenizer(const std::filesystem::path& folder, int n_vocab, std::opti
     std::filesystem::remove(file);
     template_ = std::make_unique<ChatTemplate>(*model_);
     adds_space_ = vocabulary.model == "llama" && vocabulary.add_space_prefix.value_or(true);
-    system_prompt_ = vocabulary.system_prompt.value_or(
-        vocabulary.model == "llama" ? kVicunaSystemPrompt : kLlama3SystemPrompt);
+    system_prompt_ = vocabulary.system_prompt.value_or(vocabulary.model == "llama" ? kVicunaSystemPrompt
+                                                                                   : kLlama3SystemPrompt);
 }
 
 std::vector<PromptToken> Tokenizer::conversation(std::span<const QaTurn> turns, bool picture) const {

@@ -18,9 +18,9 @@ namespace llava_mini::trainer {
 /// Thread-safe after construction.
 class Tokenizer {
   public:
-    /// `folder` holds tokenizer.json (or tokenizer.model) and its companions. libllama reads vocabularies from
-    /// model files only, so one with next to no weights is made in the folder for temporary files. Errors as
-    /// read_vocabulary and LanguageModel.
+    /// `folder` holds tokenizer.json (or tokenizer.model) and its companions. libllama reads vocabularies
+    /// from model files only, so one with next to no weights is made in the folder for temporary files.
+    /// Errors as read_vocabulary and LanguageModel.
     Tokenizer(const std::filesystem::path& folder, int n_vocab, std::optional<int> bos_id,
               const std::vector<int>& eos_ids);
 

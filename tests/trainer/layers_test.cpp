@@ -6,7 +6,8 @@
 namespace llava_mini::trainer {
 namespace {
 
-// Largest difference of values and of all gradients, when both functions get the same input and output gradient.
+// Largest difference of values and of all gradients, when both functions get the same input and output
+// gradient.
 double worst_difference(const std::function<torch::Tensor(const std::vector<torch::Tensor>&)>& a,
                         const std::function<torch::Tensor(const std::vector<torch::Tensor>&)>& b,
                         const std::vector<torch::Tensor>& inputs) {
@@ -48,7 +49,9 @@ TEST(Layers, AttentionOfSegmentsEqualsTheReference) {
                     return function(in[0], shape, angles, segments);
                 };
             };
-            EXPECT_LT(worst_difference(run(attention), run(attention_reference), {torch::randn({rows, width})}), 2e-5);
+            EXPECT_LT(
+                worst_difference(run(attention), run(attention_reference), {torch::randn({rows, width})}),
+                2e-5);
         }
     }
 }
@@ -68,9 +71,10 @@ TEST(Layers, NormAndActivationsEqualTorchs) {
                                },
                                {torch::randn({9, 50}) * 5}),
               2e-5);
-    EXPECT_LT(worst_difference([](const auto& in) { return gelu(in[0], true); },
-                               [](const auto& in) { return in[0] * torch::sigmoid(1.702 * in[0]); },
-                               {torch::cat({torch::randn({450}) * 5, torch::full({1}, 200), torch::full({1}, -200)})}),
+    EXPECT_LT(worst_difference(
+                  [](const auto& in) { return gelu(in[0], true); },
+                  [](const auto& in) { return in[0] * torch::sigmoid(1.702 * in[0]); },
+                  {torch::cat({torch::randn({450}) * 5, torch::full({1}, 200), torch::full({1}, -200)})}),
               2e-5);
 }
 

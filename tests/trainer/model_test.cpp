@@ -35,8 +35,8 @@ const std::vector<float>& array(const std::vector<DumpArray>& arrays, const std:
     throw std::out_of_range(name);
 }
 
-// 96 px, patches of 16, tied embeddings, grouped queries: logits within 1e-3 of the runtime's (f32). The model
-// was converted from what the trainer saved.
+// 96 px, patches of 16, tied embeddings, grouped queries: logits within 1e-3 of the runtime's (f32). The
+// model was converted from what the trainer saved.
 TEST_P(SmallCheckpoint, LogitsEqualTheRuntimes) {
     const torch::NoGradGuard no_gradients;
     SmallModel small(dir_ / "checkpoint");
@@ -47,8 +47,8 @@ TEST_P(SmallCheckpoint, LogitsEqualTheRuntimes) {
                         .type = GGML_TYPE_F32,
                         .threads = 1,
                         .progress = {}});
-    const auto runtime =
-        Model::load({.model = dir_ / "gguf", .mmproj = {}, .threads = 1, .prefusion_kv = KvType::kF32, .progress = {}});
+    const auto runtime = Model::load(
+        {.model = dir_ / "gguf", .mmproj = {}, .threads = 1, .prefusion_kv = KvType::kF32, .progress = {}});
 
     const Sample sample = Squares().sample(4);
     const std::vector<uint8_t> png = encode_png(sample.frames[0]);
@@ -74,7 +74,8 @@ TEST_P(SmallCheckpoint, LogitsEqualTheRuntimes) {
                                                    .threads = 1});
         const Batch batch = collate({example}, small.model->batch_shape(), grid, 0);
         const Outputs out = small.model->forward(batch);
-        EXPECT_LT(test::max_difference(values(out.vision_tokens), array(arrays, "vision_tokens")), 1e-3) << grid;
+        EXPECT_LT(test::max_difference(values(out.vision_tokens), array(arrays, "vision_tokens")), 1e-3)
+            << grid;
         EXPECT_LT(test::max_difference(values(out.logits[0]), array(arrays, "logits_last")), 1e-3) << grid;
     }
 }
@@ -86,7 +87,8 @@ TEST_P(SmallCheckpoint, ABatchEqualsOneQuestionAtATime) {
     QuestionTypes types;
     const ExampleMaker maker(*small.tokenizer, small.config.vision, types);
     std::vector<Example> examples;
-    for (uint64_t i = 0; i < 4; ++i) examples.push_back(maker.make(Squares().sample(i), {.targets = true}, i));
+    for (uint64_t i = 0; i < 4; ++i)
+        examples.push_back(maker.make(Squares().sample(i), {.targets = true}, i));
     examples.push_back(maker.make(Squares(true).sample(7), {.targets = true}, 7));
     examples.push_back(maker.make(Squares(false, true).sample(8), {.targets = true}, 8));
     examples.push_back(maker.make(Squares().sample(9), {.dialogue_share = 1.0}, 9));

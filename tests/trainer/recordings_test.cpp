@@ -27,8 +27,7 @@ struct Step {
 Step recorded_step() {
     Step step;
     const auto folder = golden_path("models/llava-mini-tiny-a");
-    const SafetensorsReader weights(folder),
-        tower(golden_path("models/openai/clip-vit-tiny-a-patch14-336"));
+    const SafetensorsReader weights(folder), tower(golden_path("models/openai/clip-vit-tiny-a-patch14-336"));
     const CheckpointConfig config = read_checkpoint_config(folder, {}, weights);
     step.model = std::make_unique<LlavaMini>(config.vision, config.language);
     step.model->parameters().load(weights, &tower);
@@ -44,9 +43,9 @@ Step recorded_step() {
     for (size_t row = 0; row < 2; ++row) {
         Example example;
         example.id = std::to_string(row);
-        const Image picture = load_image(
-            golden_path(row == 0 ? "pictures/photo_640x480.jpg" : "pictures/square_336.png"),
-            {.obey_exif = false});
+        const Image picture =
+            load_image(golden_path(row == 0 ? "pictures/photo_640x480.jpg" : "pictures/square_336.png"),
+                       {.obey_exif = false});
         example.frames.push_back(preprocess_image(picture, config.vision));
         Conversation conversation;
         for (size_t i = row * length; i < (row + 1) * length && mask[i] != 0; ++i) {
@@ -105,12 +104,10 @@ TEST(Recordings, LossAndGradientsOfOneOfficialStep) {
     std::map<std::string, double> norms;
     const auto part_of = [](const Leaf& leaf) -> std::string {
         if (leaf.part == Part::kLanguage) return leaf.key == "model.norm.weight" ? "norm" : "layers";
-        return std::map<Part, std::string>{{Part::kTower, "vision_tower"},
-                                           {Part::kCompressor, "compressor"},
-                                           {Part::kProjector, "mm_projector"},
-                                           {Part::kPrefusion, "prefusion_layers"},
-                                           {Part::kEmbeddings, "embed_tokens"},
-                                           {Part::kHead, "lm_head"}}
+        return std::map<Part, std::string>{
+            {Part::kTower, "vision_tower"},      {Part::kCompressor, "compressor"},
+            {Part::kProjector, "mm_projector"},  {Part::kPrefusion, "prefusion_layers"},
+            {Part::kEmbeddings, "embed_tokens"}, {Part::kHead, "lm_head"}}
             .at(leaf.part);
     };
     for (const Leaf& leaf : parameters.leaves()) {

@@ -124,7 +124,8 @@ TEST_F(Runs, CheckpointOfAnotherShape) {
     std::filesystem::remove_all(base_);
     write_initial_checkpoint(base_, options);
     EXPECT_THAT(test::error_text([&] { run("a", small_recipe(16)); }),
-                testing::AllOf(HasSubstr("misshapen"), HasSubstr("gate_proj.weight"), HasSubstr("expected [128, 64]")));
+                testing::AllOf(HasSubstr("misshapen"), HasSubstr("gate_proj.weight"),
+                               HasSubstr("expected [128, 64]")));
 }
 
 TEST_F(Runs, MistakesInRecipes) {
@@ -135,11 +136,14 @@ TEST_F(Runs, MistakesInRecipes) {
         recipe.replace(at, from.size(), to);
         return test::error_text([&] { run("bad", recipe); });
     };
-    EXPECT_THAT(message("\"batch\": 4", "\"batches\": 4"), testing::AllOf(HasSubstr("recipe: phases[0]"), HasSubstr("batches")));
-    EXPECT_THAT(message("\"tower\": 1e-3", "\"towers\": 1e-3"), testing::AllOf(HasSubstr("lr"), HasSubstr("towers")));
+    EXPECT_THAT(message("\"batch\": 4", "\"batches\": 4"),
+                testing::AllOf(HasSubstr("recipe: phases[0]"), HasSubstr("batches")));
+    EXPECT_THAT(message("\"tower\": 1e-3", "\"towers\": 1e-3"),
+                testing::AllOf(HasSubstr("lr"), HasSubstr("towers")));
     EXPECT_THAT(message("\"samples\": 16", "\"samples\": -1"), HasSubstr("samples"));
     EXPECT_THAT(message("\"squares\"", "\"circles\""), HasSubstr("circles"));
-    EXPECT_THAT(message("[1, 2]", "[1, 3]"), testing::AllOf(HasSubstr("no grid of side 3"), HasSubstr("1, 2")));
+    EXPECT_THAT(message("[1, 2]", "[1, 3]"),
+                testing::AllOf(HasSubstr("no grid of side 3"), HasSubstr("1, 2")));
     EXPECT_THAT(message("\"phases\": [", "\"phases\": [{]"), HasSubstr("recipe"));
 }
 

@@ -1,6 +1,8 @@
 #include "trainer/small_run.h"
 
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <gtest/gtest.h>
 
 #include <fstream>
 
@@ -14,6 +16,13 @@ namespace {
 constexpr std::array<const char*, 3> kColours = {"red", "green", "blue"};
 constexpr int kSide = 96;
 
+// One thread: tests run side by side, and some fork.
+class OneThread : public testing::Environment {
+    void SetUp() override { at::set_num_threads(1); }
+};
+[[maybe_unused]] const testing::Environment* const one_thread =
+    testing::AddGlobalTestEnvironment(new OneThread);  // gtest deletes it
+
 void paint(Image& image, int colour, int left, int top) {
     for (int y = top; y < top + 32; ++y) {
         for (int x = left; x < left + 32; ++x) {
@@ -25,7 +34,9 @@ void paint(Image& image, int colour, int left, int top) {
 }  // namespace
 
 Sample Squares::sample(uint64_t number) const {
-    const auto draw = [&](uint64_t what, uint64_t n) { return static_cast<int>(key_of(5, what, number) % n); };
+    const auto draw = [&](uint64_t what, uint64_t n) {
+        return static_cast<int>(key_of(5, what, number) % n);
+    };
     Sample sample;
     sample.id = fmt::format("squares {}", number);
     const int colour = draw(1, 3), column = draw(2, 3), row = draw(3, 3);
@@ -36,14 +47,15 @@ Sample Squares::sample(uint64_t number) const {
             const int x = (column + i) % 3 * 32, y = row * 32;
             paint(image, colour, x, y);
             sample.frames.push_back(std::move(image));
-            sample.marks.push_back({{Mark::Kind::kColour, kColours[static_cast<size_t>(colour)], static_cast<float>(x),
-                                     static_cast<float>(y), static_cast<float>(x + 32), static_cast<float>(y + 32)}});
+            sample.marks.push_back(
+                {{Mark::Kind::kColour, kColours[static_cast<size_t>(colour)], static_cast<float>(x),
+                  static_cast<float>(y), static_cast<float>(x + 32), static_cast<float>(y + 32)}});
         }
     }
     sample.turns = {{"what colour is it?", kColours[static_cast<size_t>(colour)], "colour"},
                     {"which row?", std::to_string(row), "row"},
-                    {"say something longer about it", fmt::format("a {} square", kColours[static_cast<size_t>(colour)]),
-                     "caption"}};
+                    {"say something longer about it",
+                     fmt::format("a {} square", kColours[static_cast<size_t>(colour)]), "caption"}};
     return sample;
 }
 
@@ -77,9 +89,14 @@ InitialiseOptions small_options(const std::filesystem::path& tokenizer_folder, s
                       {"prefusion_layer_num", 2}};
     if (!grids.empty()) options.config["compressor_size"] = grids;
     if (grids.empty()) options.config["prefusion_layer_num"] = 0;
-    options.tower_config = {{"model_type", "clip_vision_model"}, {"image_size", kSide},       {"patch_size", 16},
-                            {"hidden_size", 64},                 {"intermediate_size", 96},   {"num_hidden_layers", 2},
-                            {"num_attention_heads", 2},          {"hidden_act", "quick_gelu"}};
+    options.tower_config = {{"model_type", "clip_vision_model"},
+                            {"image_size", kSide},
+                            {"patch_size", 16},
+                            {"hidden_size", 64},
+                            {"intermediate_size", 96},
+                            {"num_hidden_layers", 2},
+                            {"num_attention_heads", 2},
+                            {"hidden_act", "quick_gelu"}};
     options.tokenizer = tokenizer_folder;
     options.mimetic = true;
     options.embedding_deviation = 0.5;
@@ -89,7 +106,8 @@ InitialiseOptions small_options(const std::filesystem::path& tokenizer_folder, s
 SmallModel::SmallModel(const std::filesystem::path& checkpoint) {
     const SafetensorsReader weights(checkpoint);
     config = read_checkpoint_config(checkpoint, {}, weights);
-    tokenizer = std::make_unique<Tokenizer>(checkpoint, config.language.n_vocab, config.bos_id, config.eos_ids);
+    tokenizer =
+        std::make_unique<Tokenizer>(checkpoint, config.language.n_vocab, config.bos_id, config.eos_ids);
     model = std::make_unique<LlavaMini>(config.vision, config.language);
     model->parameters().load(weights, nullptr);
 }

@@ -25,7 +25,8 @@ class Squares : public SampleSource {
 
 /// config.json and the tower's: 96 px (or `size`), patches of 16, tied embeddings, several grids. With the
 /// synthetic byte-level vocabulary of 768 tokens.
-InitialiseOptions small_options(const std::filesystem::path& tokenizer_folder, std::vector<int> grids = {1, 2});
+InitialiseOptions small_options(const std::filesystem::path& tokenizer_folder,
+                                std::vector<int> grids = {1, 2});
 
 /// Writes the vocabulary's files into a folder and returns it.
 std::filesystem::path write_small_tokenizer(const std::filesystem::path& folder);
