@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <thread>
 
 #include "llava_mini/error.hpp"
@@ -94,22 +95,33 @@ TEST(DecodeImage, GoesByTheContentNotTheName) {
     EXPECT_TRUE(load_image(dir / "picture.webp") == load_image(media_path("subsampling_0.jpg")));
 }
 
+// The beginning of a file, which FFmpeg complains about in its own words.
+std::string error_of_half(const std::string& name) {
+    std::vector<uint8_t> bytes = media_bytes(name);
+    bytes.resize(bytes.size() / 2);
+    try {
+        decode_image(bytes);
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "no error";
+}
+
 TEST(DecodeImage, GivesTheSameFromSeveralThreads) {
+    const std::array<std::string, 2> broken = {"rgba.png", "rgba_lzw.tiff"};
+    const std::array<std::string, 2> errors = {error_of_half(broken[0]), error_of_half(broken[1])};
+    ASSERT_NE(errors[0].substr(errors[0].rfind(':')), errors[1].substr(errors[1].rfind(':')));
     std::vector<std::thread> threads;
     std::vector<int> equal(4);
     for (int t = 0; t < 4; ++t) {
-        threads.emplace_back([&equal, t] {
+        threads.emplace_back([&, t] {
             for (int i = 0; i < 10; ++i) {
                 for (const std::string name : {"lossy.webp", "progressive.jpg", "rgba.png"}) {
                     equal[t] +=
                         load_image(media_path(name)) == recorded_image(media_path(name + ".npy")) ? 1 : 0;
                 }
                 // An error on this thread must not be mixed up with those of others.
-                try {
-                    load_image(media_path("bomb.png"));
-                } catch (const Error& error) {
-                    equal[t] += std::string(error.what()).find("20000x20000") != std::string::npos ? 1 : 0;
-                }
+                equal[t] += error_of_half(broken[t % 2]) == errors[t % 2] ? 1 : 0;
             }
         });
     }

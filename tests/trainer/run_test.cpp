@@ -60,7 +60,7 @@ TEST_F(Runs, StoppedAndResumedEqualsNeverStopped) {
 }
 
 TEST_F(Runs, LearnsTheSquares) {
-    ASSERT_EQ(run("long", small_recipe(500, R"("checkpoint_every": 0)")), RunEnd::kDone);
+    ASSERT_EQ(run("long", small_recipe(1200, R"("checkpoint_every": 0)")), RunEnd::kDone);
     std::ifstream log(dir_ / "long" / "log.jsonl");
     std::string line, last;
     while (std::getline(log, line)) {
