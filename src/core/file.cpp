@@ -117,7 +117,7 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
                     kind_of_file(status.st_mode));
     }
     if (path_.has_parent_path()) std::filesystem::create_directories(path_.parent_path(), ignored);
-    aside_ = path_.string() + ".partial";
+    aside_ = path_.string() + ".aside";
     open_aside();
 }
 

@@ -55,7 +55,7 @@ class MappedFile {
     size_t size_ = 0;
 };
 
-/// Writes `path` aside (NAME.partial in the same folder) and renames it on commit(); without a commit the file
+/// Writes `path` aside (NAME.aside in the same folder) and renames it on commit(); without a commit the file
 /// aside is removed and what stood at `path` stays. One that a killed process left is taken over by the next. A
 /// symbolic link stays, and the file it leads to is replaced. Not thread-safe.
 class AtomicFile {

@@ -51,12 +51,22 @@ TEST(AtomicFile, WithoutCommitEverythingStays) {
 
 TEST(AtomicFile, TakesOverWhatAKilledProcessLeft) {
     const TempDir dir;
-    dir.write("a.partial", "half of a model that nobody will finish");
+    dir.write("a.aside", "half of a model that nobody will finish");
     AtomicFile file(dir / "a");
     file.write("whole");
     file.commit();
     EXPECT_EQ(text_of(dir / "a"), "whole");
     EXPECT_EQ(entries(dir.path()), 1U);
+}
+
+TEST(AtomicFile, LeavesAnInterruptedRunsAnswersAlone) {
+    // FILE.partial is where longer work (eval) gathers what an interrupted run is taken up from.
+    const TempDir dir;
+    dir.write("a.partial", "answers so far");
+    AtomicFile(dir / "a").write("not committed");
+    AtomicFile file(dir / "a");
+    file.commit();
+    EXPECT_EQ(text_of(dir / "a.partial"), "answers so far");
 }
 
 TEST(AtomicFile, TwoWritersDoNotMix) {
