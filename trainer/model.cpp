@@ -8,6 +8,20 @@
 #include "vision/compressor.h"
 
 namespace llava_mini::trainer {
+namespace {
+
+// Means of C x C equal blocks of a square map [F, keys, d_v] -> [F, C * C, d_v].
+torch::Tensor average_pool(const torch::Tensor& features, int grid_side) {
+    const int64_t frames = features.size(0), d = features.size(2);
+    const auto side = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(features.size(1)))));
+    const int64_t block = side / grid_side;
+    return features.reshape({frames, grid_side, block, grid_side, block, d})
+        .mean({2, 4})
+        .view({frames, int64_t{grid_side} * grid_side, d});
+}
+
+}  // namespace
+
 using at::linear;
 
 LlavaMini::LlavaMini(const VisionHparams& vision, const LlamaHparams& language)
@@ -117,16 +131,6 @@ torch::Tensor LlavaMini::position_resize(int grid_side, int64_t to_side) {
 
 // Its LayerNorms have torch's epsilon, whatever the tower has.
 constexpr double kCompressorEps = 1e-5;
-
-// Means of C x C equal blocks of a square map [F, keys, d_v] -> [F, C * C, d_v].
-static torch::Tensor average_pool(const torch::Tensor& features, int grid_side) {
-    const int64_t frames = features.size(0), d = features.size(2);
-    const auto side = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(features.size(1)))));
-    const int64_t block = side / grid_side;
-    return features.reshape({frames, grid_side, block, grid_side, block, d})
-        .mean({2, 4})
-        .view({frames, int64_t{grid_side} * grid_side, d});
-}
 
 // Cross-attention of C * C queries over the features [F, keys, d_v] of a square map -> [F, C * C, d_v].
 torch::Tensor LlavaMini::compress(const torch::Tensor& features, int grid_side) {

@@ -142,7 +142,7 @@ double sample_flops(const VisionHparams& vision, const LlamaHparams& language, c
 }
 
 std::string size_text(double bytes) {
-    return fmt::format("{:.1f}", bytes / (1 << 30));
+    return fmt::format("{:.3g}", bytes / (1 << 30));
 }
 
 }  // namespace
@@ -238,7 +238,7 @@ std::string plan_table(const std::vector<PlanRow>& rows, const PlanMachine& mach
         "gradients", "optimizer", "activations", "all", "TFLOP/sample", "hours");
     for (const PlanRow& row : rows) {
         table += fmt::format(
-            "{:<30} {:>11} {:>8.2f}G {:>7.2f}G {:>8} {:>9} {:>9} {:>11} {:>7} {:>12.2f} {:>8.1f}\n", row.name,
+            "{:<30} {:>11} {:>8.3g}G {:>7.3g}G {:>8} {:>9} {:>9} {:>11} {:>7} {:>12.3g} {:>8.3g}\n", row.name,
             row.checkpointing ? "yes" : "no", static_cast<double>(row.learning) / 1e9,
             static_cast<double>(row.parameters) / 1e9, size_text(row.weights), size_text(row.gradients),
             size_text(row.optimizer), size_text(row.activations), size_text(row.bytes()), row.flops / 1e12,

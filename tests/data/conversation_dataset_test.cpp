@@ -165,7 +165,7 @@ TEST_F(ConversationDatasetTest, VideoFilesGiveFramesSpreadOverTheWhole) {
     test::write_test_video(dir / "ten.avi", {.frames = 45});
     test::write_test_video(dir / "short.avi", {.frames = 5});
     const ConversationDataset data =
-        load("[" + sample("ten.avi") + "," + sample("short.avi") + "," + sample("film.mp4") + "]",
+        load(fmt::format("[{},{},{}]", sample("ten.avi"), sample("short.avi"), sample("film.mp4")),
              "data.json", {.max_frames = 8});
     ASSERT_EQ(data.size(), 3u);
     const auto numbers = [&](uint64_t number) {

@@ -19,7 +19,6 @@ class LargeModels : public testing::Test {
     void SetUp() override {
         auto options = small_options(write_small_tokenizer(dir_ / "tokenizer"), {1});
         options.config["tie_word_embeddings"] = false;
-        // Heads of one kind of width are enough elsewhere; here q and k must be told apart from v.
         options.config["num_hidden_layers"] = 3;
         options.mimetic = false;
         options.embedding_deviation = 0.5;
@@ -206,7 +205,7 @@ TEST_F(Adapters, StoppedAndResumedEqualsNeverStopped) {
 }
 
 TEST_F(Adapters, Mistakes) {
-    const auto message = [&](std::string from, const std::string& to) {
+    const auto message = [&](const std::string& from, const std::string& to) {
         std::string recipe = adapter_recipe();
         recipe.replace(recipe.find(from), from.size(), to);
         return test::error_text([&] { parse_recipe(recipe, "recipe"); });
