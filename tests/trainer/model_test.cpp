@@ -25,6 +25,12 @@ struct Variant {
     bool average_pooling = false;
 };
 
+// For the tests' names.
+void PrintTo(const Variant& variant, std::ostream* out) {
+    *out << testing::PrintToString(variant.grids) << " ratio " << variant.resolution_ratio
+         << (variant.average_pooling ? " pooled" : "");
+}
+
 class SmallCheckpoint : public testing::TestWithParam<Variant> {
   protected:
     void SetUp() override {
