@@ -96,6 +96,11 @@ class Collator {
             batch.target_tokens = tensor_of(target_tokens_);
             batch.target_weights = tensor_of(target_weights_);
         }
+        if (!mention_rows_.empty()) {
+            batch.mention_rows = tensor_of(mention_rows_);
+            batch.mention_tokens = tensor_of(mention_tokens_);
+            batch.mention_weights = tensor_of(mention_weights_);
+        }
         if (!word_rows_.empty()) {
             batch.word_rows = tensor_of(word_rows_);
             batch.word_tokens = tensor_of(word_tokens_);
@@ -134,6 +139,7 @@ class Collator {
         const auto start = static_cast<int64_t>(rows_.size());
         size_t answers = 0;
         bool in_answer = false;
+        auto target = conversation.text_targets.begin();
         for (const PromptToken& token : conversation.tokens) {
             const bool is_answer = token.kind == SegmentKind::kPlain;
             if (is_answer && !in_answer) {
@@ -158,6 +164,12 @@ class Collator {
                 batch.label_answers.push_back(static_cast<int>(batch.answer_examples.size()) - 1);
             }
             if (token.kind == SegmentKind::kFused && shape_.prefusion && !conversation.unfused) {
+                const auto position = static_cast<size_t>(&token - conversation.tokens.data());
+                for (; target != conversation.text_targets.end() && target->position == position; ++target) {
+                    mention_rows_.push_back(fused_row_);
+                    mention_tokens_.push_back(target->token);
+                    mention_weights_.push_back(target->weight);
+                }
                 rows_.push_back(fused_row_++);
             } else {
                 plain_ids_.push_back(token.id);
@@ -195,8 +207,8 @@ class Collator {
     int64_t frames_ = 0, fused_rows_ = 0, fused_row_ = 0;
     bool videos_ = false;
     std::vector<int64_t> text_ids_, positions_, text_targets_, plain_ids_, rows_, row_positions_, label_rows_,
-        labels_, target_rows_, target_tokens_, word_rows_, word_tokens_;
-    std::vector<float> text_weights_, target_weights_, word_weights_;
+        labels_, target_rows_, target_tokens_, mention_rows_, mention_tokens_, word_rows_, word_tokens_;
+    std::vector<float> text_weights_, target_weights_, mention_weights_, word_weights_;
 };
 
 }  // namespace

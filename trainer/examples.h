@@ -27,6 +27,7 @@ class QuestionTypes {
 struct ExampleOptions {
     bool questions = true;      ///< false: the pictures and their marks alone
     bool targets = false;       ///< patch targets and words, from the marks
+    bool mentions = false;      ///< targets of names in questions about one picture, from its marks
     double dialogue_share = 0;  ///< of the samples become one conversation of all turns; else one a turn
     double unfused_share = 0;   ///< of the conversations keep plain embeddings (see Conversation::unfused)
     /// Word that patches of no mark should be near; empty: they have no target.
@@ -45,6 +46,8 @@ class ExampleMaker {
     Example make(const Sample& sample, const ExampleOptions& options, uint64_t key) const;
 
   private:
+    std::map<int32_t, std::vector<std::pair<int32_t, float>>> words_of_names(
+        const std::vector<Mark>& marks) const;
     void add_targets(const Image& frame, const std::vector<Mark>& marks, bool video,
                      const ExampleOptions& options, Example& example) const;
 

@@ -22,6 +22,7 @@ struct Mark {
     Kind kind = Kind::kName;
     std::string word;                      // as answers spell it: "cat", "red", "A", "top left"
     float x0 = 0, y0 = 0, x1 = 0, y1 = 0;  // box in pixels of the frame, x1 and y1 exclusive
+    std::string plural = {};               // of a name, as questions spell several: "cats"; may be empty
 };
 
 struct Sample {
