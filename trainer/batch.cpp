@@ -139,6 +139,7 @@ class Collator {
         const auto start = static_cast<int64_t>(rows_.size());
         size_t answers = 0;
         bool in_answer = false;
+        int64_t position = 0;
         auto target = conversation.text_targets.begin();
         for (const PromptToken& token : conversation.tokens) {
             const bool is_answer = token.kind == SegmentKind::kPlain;
@@ -150,10 +151,15 @@ class Collator {
             if (token.kind == SegmentKind::kImage) {
                 const auto frames = static_cast<int64_t>(example.frames.size());
                 for (int64_t i = 0; i < frames * tokens_; ++i) {
+                    if (!conversation.gaps.empty() && i % tokens_ == 0) {
+                        position += conversation.gaps[static_cast<size_t>(i / tokens_)];
+                    }
                     rows_.push_back(fused_rows_ + first_frame * tokens_ + i);
+                    row_positions_.push_back(position++);
                 }
                 continue;
             }
+            row_positions_.push_back(position++);
             // The row before predicts it; there is always one, as a conversation never starts with an answer.
             if (is_answer && static_cast<int64_t>(rows_.size()) > start) {
                 label_rows_.push_back(static_cast<int64_t>(rows_.size()) - 1);
@@ -164,8 +170,8 @@ class Collator {
                 batch.label_answers.push_back(static_cast<int>(batch.answer_examples.size()) - 1);
             }
             if (token.kind == SegmentKind::kFused && shape_.prefusion && !conversation.unfused) {
-                const auto position = static_cast<size_t>(&token - conversation.tokens.data());
-                for (; target != conversation.text_targets.end() && target->position == position; ++target) {
+                const auto index = static_cast<size_t>(&token - conversation.tokens.data());
+                for (; target != conversation.text_targets.end() && target->position == index; ++target) {
                     mention_rows_.push_back(fused_row_);
                     mention_tokens_.push_back(target->token);
                     mention_weights_.push_back(target->weight);
@@ -177,7 +183,6 @@ class Collator {
             }
         }
         const int64_t length = static_cast<int64_t>(rows_.size()) - start;
-        for (int64_t i = 0; i < length; ++i) row_positions_.push_back(i);
         batch.segments.push_back({start, length, 0, 0, true});
         ++batch.conversations;
     }

@@ -30,6 +30,8 @@ struct Conversation {
     /// what the answer needs.
     bool unfused = false;
     std::vector<TextTarget> text_targets = {};
+    /// Positions of the language model that are left out before each frame's vision tokens; empty: none are.
+    std::vector<int64_t> gaps = {};
 };
 
 /// A word that the projected features of a patch should be near.

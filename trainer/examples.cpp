@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <set>
 
 #include "core/error.h"
@@ -28,6 +29,20 @@ ViewMap view_map(const Image& frame, const VisionHparams& vision, bool video) {
     const bool pad = vision.image_aspect_ratio == "pad";
     const float scale = size / (pad ? std::max(w, h) : std::min(w, h));
     return {scale, scale, (size - w * scale) / 2, (size - h * scale) / 2};
+}
+
+// One to three gaps before frames of a clip, their sum up to `span` positions, even by its logarithm.
+std::vector<int64_t> draw_gaps(size_t frames, int64_t span, uint64_t key) {
+    constexpr uint64_t kMostGaps = 3;
+    if (span <= static_cast<int64_t>(frames)) return {};
+    std::vector<int64_t> gaps(frames);
+    const double sum =
+        std::pow(static_cast<double>(span) - static_cast<double>(frames), unit(key_of(key, 1, 0)));
+    const uint64_t number = 1 + key_of(key, 2, 0) % kMostGaps;
+    for (uint64_t i = 0; i < number; ++i) {
+        gaps[key_of(key, 3, i) % frames] += static_cast<int64_t>(sum / static_cast<double>(number));
+    }
+    return gaps;
 }
 
 }  // namespace
@@ -64,6 +79,9 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
                 conversation.tokens = tokenizer_.conversation(turns, picture);
                 for (const QaTurn& turn : turns) conversation.answer_types.push_back(types_.index(turn.type));
                 conversation.unfused = picture && unit(key_of(key, 2, i)) < options.unfused_share;
+                if (video)
+                    conversation.gaps =
+                        draw_gaps(sample.frames.size(), options.position_span, key_of(key, 3, i));
                 example.conversations.push_back(std::move(conversation));
             }
         }
@@ -102,16 +120,17 @@ std::map<int32_t, std::vector<std::pair<int32_t, float>>> ExampleMaker::words_of
         const float x = (name.x0 + name.x1) / 2, y = (name.y0 + name.y1) / 2;
         std::vector<int32_t> said;
         for (const Mark& mark : marks) {
-            const bool place = mark.kind == Mark::Kind::kPlace && x >= mark.x0 && x < mark.x1 && y >= mark.y0 &&
-                               y < mark.y1;
-            const bool colour = mark.kind == Mark::Kind::kColour && mark.x0 == name.x0 && mark.y0 == name.y0 &&
-                                mark.x1 == name.x1 && mark.y1 == name.y1;
+            const bool place =
+                mark.kind == Mark::Kind::kPlace && x >= mark.x0 && x < mark.x1 && y >= mark.y0 && y < mark.y1;
+            const bool colour = mark.kind == Mark::Kind::kColour && mark.x0 == name.x0 &&
+                                mark.y0 == name.y0 && mark.x1 == name.x1 && mark.y1 == name.y1;
             if (!place && !colour) continue;
             const std::vector<int32_t> ids = tokenizer_.word_ids(mark.word);
             said.insert(said.end(), ids.begin(), ids.end());
         }
         for (const std::string& word : {name.word, name.plural}) {
-            const std::vector<int32_t> ids = word.empty() ? std::vector<int32_t>{} : tokenizer_.word_ids(word);
+            const std::vector<int32_t> ids =
+                word.empty() ? std::vector<int32_t>{} : tokenizer_.word_ids(word);
             if (ids.size() != 1) continue;
             for (const int32_t id : said) words[ids[0]].emplace_back(id, 1.0f);
         }

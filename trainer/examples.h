@@ -30,6 +30,9 @@ struct ExampleOptions {
     bool mentions = false;      ///< targets of names in questions about one picture, from its marks
     double dialogue_share = 0;  ///< of the samples become one conversation of all turns; else one a turn
     double unfused_share = 0;   ///< of the conversations keep plain embeddings (see Conversation::unfused)
+    /// Clips are spread over up to so many positions of the language model, by leaving some out before a few
+    /// frames: long distances are learned from short clips. 0: positions are consecutive.
+    int64_t position_span = 0;
     /// Word that patches of no mark should be near; empty: they have no target.
     std::string background = "nothing";
     double background_weight = 0.1;

@@ -71,17 +71,18 @@ LongClips::LongClips(const GeneratorOptions& options, int64_t min_frames, int64_
                      int64_t needle_frames)
     : options_(options), min_frames_(min_frames), max_frames_(max_frames), needle_frames_(needle_frames) {
     if (needle_frames < 1 || min_frames < 3 * needle_frames || max_frames < min_frames) {
-        throw_usage("long clips of {} to {} frames, {} of them with the needle: expected three times as many at "
-                    "least, and the smaller number first",
-                    min_frames, max_frames, needle_frames);
+        throw_usage(
+            "long clips of {} to {} frames, {} of them with the needle: expected three times as many at "
+            "least, and the smaller number first",
+            min_frames, max_frames, needle_frames);
     }
 }
 
 Sample LongClips::sample(uint64_t number) const {
     Random random(scatter(number ^ scatter(options_.seed)));
     const double ratio = static_cast<double>(max_frames_) / static_cast<double>(min_frames_);
-    const auto frames = std::min(
-        max_frames_, static_cast<int64_t>(static_cast<double>(min_frames_) * std::pow(ratio, random.uniform())));
+    const auto frames = std::min(max_frames_, static_cast<int64_t>(static_cast<double>(min_frames_) *
+                                                                   std::pow(ratio, random.uniform())));
     const LongClip clip(options_, number, frames, needle_frames_);
     Sample sample;
     sample.id = fmt::format("long-{}-{}-{}-{}", frames, options_.seed,

@@ -35,7 +35,8 @@ std::vector<float> floats_of(const GgufFile& file, const TensorSpec& spec) {
     }
     if (spec.interleave_heads == 0) return values;
     // The order of GGUF's `llama` back to the half-split one.
-    const int64_t columns = spec.shape.back(), rows = count / columns, head_dim = rows / spec.interleave_heads;
+    const int64_t columns = spec.shape.back(), rows = count / columns,
+                  head_dim = rows / spec.interleave_heads;
     std::vector<float> split(values.size());
     for (int64_t row = 0; row < rows; ++row) {
         const int64_t in_head = row % head_dim;
@@ -51,7 +52,8 @@ void write_checkpoint(const fs::path& folder) {
     const VisionHparams hparams = read_vision_hparams(vision.metadata(), vision.name());
     std::vector<SafetensorsWriter::Tensor> tensors;
     std::vector<std::vector<float>> values;
-    const auto add = [&](const GgufFile& file, const std::vector<TensorSpec>& specs, const std::string& prefix) {
+    const auto add = [&](const GgufFile& file, const std::vector<TensorSpec>& specs,
+                         const std::string& prefix) {
         for (const TensorSpec& spec : specs) {
             tensors.push_back({prefix + spec.checkpoint, GGML_TYPE_F32, spec.shape});
             values.push_back(floats_of(file, spec));
