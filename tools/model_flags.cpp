@@ -54,6 +54,7 @@ void ModelFlags::add_model_to(CLI::App& command) {
         .add_option("--mmproj", model.mmproj,
                     "The vision side's file (default: vision.gguf beside the model)")
         ->type_name("FILE");
+    command.add_option("--lora", model.lora, "Adapter (LoRA, GGUF) of the language model")->type_name("FILE");
     command
         .add_option("--gpu-layers", model.gpu_layers,
                     "Layers of the language model put on the GPU, -1 for all; unless 0, the vision side goes "

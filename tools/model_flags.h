@@ -19,7 +19,7 @@ struct ModelFlags {
     ModelOptions model;
     SessionOptions session;
 
-    /// -m, --mmproj, -ngl, -t
+    /// -m, --mmproj, --lora, -ngl, -t
     void add_model_to(CLI::App& command);
     /// -c, --kv-type, --image-cache, --official-quirks, -sys
     void add_session_to(CLI::App& command);

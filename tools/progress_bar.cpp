@@ -26,6 +26,18 @@ std::string duration(double seconds) {
 
 }  // namespace
 
+std::optional<double> TimeLeft::update(uint64_t done, uint64_t total, double now) {
+    if (!first_done_) {
+        first_done_ = done;
+        first_time_ = now;
+    }
+    if (done < *first_done_ || total <= *first_done_ || done > total) return std::nullopt;
+    const auto now_done = static_cast<double>(done - *first_done_),
+               all = static_cast<double>(total - *first_done_);
+    if (now_done < 0.01 * all) return std::nullopt;
+    return (now - first_time_) / now_done * (all - now_done);
+}
+
 ProgressBar::ProgressBar()
     : terminal_(isatty(STDERR_FILENO) != 0), start_(Clock::now()), drawn_(start_ - kRedraw) {
     interrupted = 0;
@@ -67,7 +79,8 @@ void ProgressBar::draw(uint64_t done, uint64_t total, std::string_view label) {
         total == 0 ? 1.0 : std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
     const int filled = static_cast<int>(share * kWidth);
     const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
-    const std::string left = share > 0.01 ? duration(elapsed / share * (1.0 - share)) + " left" : "";
+    const auto seconds = time_left_.update(done, total, elapsed);
+    const std::string left = seconds ? duration(*seconds) + " left" : "";
     fmt::print(stderr, "\r[{}{}] {:3.0f} % {} {}\x1b[K", std::string(static_cast<size_t>(filled), '#'),
                std::string(static_cast<size_t>(kWidth - filled), '.'), share * 100, label,
                done == total ? duration(elapsed) : left);

@@ -14,6 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kMomentsFile = "optimizer.safetensors";
+constexpr const char* kAdaptersFile = "lora.safetensors";
 constexpr const char* kStateFile = "state.json";
 
 void write_text(const fs::path& path, const std::string& text) {
@@ -83,14 +84,15 @@ void load_moments(const fs::path& path, const Parameters& parameters, AdamW& opt
 
 }  // namespace
 
-void save_model(const Parameters& parameters, const fs::path& base, const fs::path& folder) {
+void save_model(const Parameters& parameters, const fs::path& base, const fs::path& folder,
+                Parameters::Adapters adapters) {
     write_text(folder / "config.json", read_text_file(base / "config.json", 1 << 24));
     std::error_code ignored;
     for (const auto& entry : fs::directory_iterator(base / "vision_tower", ignored)) {
         write_text(folder / "vision_tower" / entry.path().filename(), read_text_file(entry.path(), 1 << 24));
     }
     copy_tokenizer(base, folder);
-    parameters.save(folder / "model.safetensors");
+    parameters.save(folder / "model.safetensors", adapters);
 }
 
 void save_checkpoint(const fs::path& run, const fs::path& base, const Parameters& parameters,
@@ -100,7 +102,8 @@ void save_checkpoint(const fs::path& run, const fs::path& base, const Parameters
     std::error_code ignored;
     fs::remove_all(aside, ignored);
     try {
-        save_model(parameters, base, aside);
+        save_model(parameters, base, aside, Parameters::Adapters::kLeftOut);
+        if (parameters.has_adapters()) parameters.save_adapters(aside / kAdaptersFile);
         save_moments(aside / kMomentsFile, parameters, optimizer);
         const nlohmann::ordered_json text = {{"phase", state.phase},
                                              {"step", state.step},
@@ -142,6 +145,7 @@ RunState load_checkpoint(const fs::path& folder, Parameters& parameters, AdamW& 
     state.recipe_hash = object.text("recipe_hash");
     optimizer.set_steps(static_cast<int64_t>(number("optimizer_steps")));
     parameters.load(SafetensorsReader(folder / "model.safetensors"), nullptr);
+    if (parameters.has_adapters()) parameters.load_adapters(SafetensorsReader(folder / kAdaptersFile));
     load_moments(folder / kMomentsFile, parameters, optimizer);
     return state;
 }

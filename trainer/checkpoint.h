@@ -19,11 +19,14 @@ struct RunState {
     std::string recipe_hash;
 };
 
-/// Writes config, tokenizer files (copied from `base`) and model.safetensors into `folder`.
+/// Writes config, tokenizer files (copied from `base`) and model.safetensors, adapters merged or left out,
+/// into `folder`.
 void save_model(const Parameters& parameters, const std::filesystem::path& base,
-                const std::filesystem::path& folder);
+                const std::filesystem::path& folder,
+                Parameters::Adapters adapters = Parameters::Adapters::kMerged);
 
-/// Saves to `run`/checkpoints/NUMBER, whole or not at all (written aside and renamed), then removes all but
+/// Saves to `run`/checkpoints/NUMBER, whole or not at all (written aside and renamed), adapters in a file of
+/// their own, then removes all but
 /// the newest `keep`. Throws Error(kSystem) when the disk is full; older checkpoints stay.
 void save_checkpoint(const std::filesystem::path& run, const std::filesystem::path& base,
                      const Parameters& parameters, AdamW& optimizer, const RunState& state, int keep);

@@ -31,7 +31,8 @@ SampleOrder::SampleOrder(const std::vector<DataSpec>& specs, const SourceFactory
     }
 }
 
-Sample SampleOrder::at(uint64_t position, uint64_t total, uint64_t before) const {
+SampleOrder::Place SampleOrder::place(uint64_t position, uint64_t total, uint64_t before,
+                                      uint64_t attempt) const {
     const double done = static_cast<double>(position) / static_cast<double>(total);
     const auto active = [&](const DataSpec& spec) { return done >= spec.from && done < spec.to; };
     double weights = 0;
@@ -47,9 +48,10 @@ Sample SampleOrder::at(uint64_t position, uint64_t total, uint64_t before) const
         if (draw < 0) break;
     }
     const SampleSource& source = *sources_[chosen];
-    if (source.size() == UINT64_MAX) return source.sample(number);
-    return source.sample(
-        shuffled(number % source.size(), source.size(), mix(seed_ ^ number / source.size())));
+    const uint64_t size = source.size();
+    if (size == UINT64_MAX) return {&specs_[chosen], &source, number};
+    return {&specs_[chosen], &source,
+            (shuffled(number % size, size, mix(seed_ ^ number / size)) + attempt) % size};
 }
 
 }  // namespace llava_mini::trainer

@@ -19,10 +19,21 @@ class SampleOrder {
   public:
     SampleOrder(const std::vector<DataSpec>& specs, const SourceFactory& factory, uint64_t seed);
 
+    /// Where a sample comes from.
+    struct Place {
+        const DataSpec* spec;
+        const SampleSource* source;
+        uint64_t number;  // in the source
+
+        bool is_generated() const { return source->size() == UINT64_MAX; }
+    };
     /// The sample at `position` of `total` positions of a phase that starts after `before` samples. A
     /// generator gives a new sample for every position of the run; a finite source is gone through in an
-    /// order that differs from round to round.
-    Sample at(uint64_t position, uint64_t total, uint64_t before) const;
+    /// order that differs from round to round. `attempt`: so many bad samples of the source have been passed
+    /// over.
+    Place place(uint64_t position, uint64_t total, uint64_t before, uint64_t attempt = 0) const;
+    /// The sources in the order of the list.
+    const std::vector<std::shared_ptr<const SampleSource>>& sources() const { return sources_; }
 
   private:
     std::vector<DataSpec> specs_;

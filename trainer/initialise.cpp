@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <random>
 
 #include "convert/checkpoint_config.h"
 #include "convert/json_input.h"
-#include "convert/output_folder.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "trainer/parameters.h"
@@ -52,7 +52,6 @@ class Initialiser {
         } else {
             llama_matrix(leaf, value);
         }
-        if (options_.average_pooling && leaf.part == Part::kCompressor) pool(leaf, value);
     }
 
   private:
@@ -138,17 +137,6 @@ class Initialiser {
         }
     }
 
-    // Queries and keys of zero weigh all patches alike; values and output pass through.
-    void pool(const Leaf& leaf, torch::Tensor& value) {
-        const int64_t d = vision_.n_embd;
-        if (leaf.key == "compressor.attn.in_proj_weight") {
-            value.zero_();
-            value.slice(0, 2 * d).copy_(torch::eye(d));
-        } else if (leaf.key == "compressor.attn.out_proj.weight") {
-            value.copy_(torch::eye(d));
-        }
-    }
-
     const VisionHparams& vision_;
     const LlamaHparams& language_;
     const InitialiseOptions& options_;
@@ -216,6 +204,28 @@ void copy_tokenizer(const fs::path& from, const fs::path& to) {
     }
 }
 
+namespace {
+
+// The field `init` of the recipe's model.
+void read_init(const JsonObject& model, InitialiseOptions& options) {
+    const auto init = model.object("init");
+    if (!init) return;
+    for (const auto& [key, value] : model.find("init")->items()) {
+        if (key != "mimetic" && key != "embedding_deviation") {
+            throw_input("the recipe's model: init: unknown field '{}'", printable(key));
+        }
+    }
+    options.mimetic = init->boolean_or("mimetic", false);
+    options.embedding_deviation = init->real_or("embedding_deviation", 1e-6, 100, 0.02f);
+}
+
+nlohmann::ordered_json read_ordered(const fs::path& file) {
+    read_json_file(file, uint64_t{1} << 24);  // checked
+    return nlohmann::ordered_json::parse(read_text_file(file, uint64_t{1} << 24));
+}
+
+}  // namespace
+
 InitialiseOptions options_of_recipe(const nlohmann::ordered_json& model) {
     InitialiseOptions options;
     const nlohmann::json root = model;
@@ -225,16 +235,39 @@ InitialiseOptions options_of_recipe(const nlohmann::ordered_json& model) {
     }
     options.config = model["config"];
     options.tower_config = model["tower"];
-    const auto init = object.object("init");
-    if (!init) return options;
-    for (const auto& [key, value] : object.find("init")->items()) {
-        if (key != "mimetic" && key != "embedding_deviation" && key != "average_pooling") {
-            throw_input("the recipe's model: init: unknown field '{}'", printable(key));
-        }
+    read_init(object, options);
+    return options;
+}
+
+InitialiseOptions options_of_parts(const fs::path& language, const fs::path& vision_tower,
+                                   const nlohmann::ordered_json& model) {
+    InitialiseOptions options;
+    options.config = {{"compressor_size", 1}, {"prefusion_layer_num", 4}, {"image_aspect_ratio", "pad"}};
+    options.config.update(read_ordered(language / "config.json"));
+    options.config["architectures"] = {"LlavaMiniLlamaForCausalLM"};
+    options.config["model_type"] = "llava_mini_llama";
+    if (!model.is_null()) {
+        const nlohmann::json root = model;
+        const JsonObject object(root, "the recipe's model");
+        if (object.has("tower")) object.fail("tower", "none, since the vision tower's folder is given");
+        if (object.object("config")) options.config.update(model["config"]);
+        read_init(object, options);
     }
-    options.mimetic = init->boolean_or("mimetic", false);
-    options.embedding_deviation = init->real_or("embedding_deviation", 1e-6, 100, 0.02f);
-    options.average_pooling = init->boolean_or("average_pooling", false);
+
+    const fs::path tower_file = vision_tower / "config.json";
+    const nlohmann::ordered_json tower = read_ordered(tower_file);
+    options.tower_config = tower.contains("vision_config") ? tower["vision_config"] : tower;
+    const nlohmann::json tower_root = options.tower_config, root = options.config;
+    const int layers = JsonObject(tower_root, tower_file.string()).integer("num_hidden_layers", 1, INT32_MAX);
+    const JsonObject config(root, (language / "config.json").string());
+    const int select = config.integer_or("mm_vision_select_layer", -layers, layers, -2);
+    options.tower_config["num_hidden_layers"] = select < 0 ? layers + 1 + select : select;
+    if (const fs::path file = vision_tower / "preprocessor_config.json"; fs::exists(file)) {
+        options.preprocessor = read_ordered(file);
+    }
+    options.tokenizer = language;
+    options.language = language;
+    options.vision_tower = vision_tower;
     return options;
 }
 
@@ -258,37 +291,65 @@ InitialiseOptions options_of_checkpoint(const fs::path& checkpoint,
     return options;
 }
 
-void write_initial_checkpoint(const fs::path& out, const InitialiseOptions& options) {
-    OutputFolder folder(out);
+namespace {
+
+// Writes the configuration's files and reads them as the converter does.
+CheckpointConfig write_configuration(const fs::path& out, const InitialiseOptions& options) {
     nlohmann::ordered_json config = options.config, tower = options.tower_config;
     config["mm_vision_tower"] = kTowerFolder;
     config["unfreeze_mm_vision_tower"] = true;  // the tower's weights inside the checkpoint count
     config["mm_projector_type"] = "mlp2x_gelu";
     config["mm_vision_select_layer"] = -1;  // the tower holds no layer that is never used
-    if (options.average_pooling && config.value("compressor_size", nlohmann::ordered_json()) != 1) {
-        throw_usage("average pooling in place of queries is for one vision token (compressor_size 1)");
-    }
     write_text(out / "config.json", config.dump(2) + "\n");
     write_text(out / kTowerFolder / "config.json", tower.dump(2) + "\n");
     if (!options.preprocessor.is_null()) {
         write_text(out / kTowerFolder / "preprocessor_config.json", options.preprocessor.dump(2) + "\n");
     }
-    copy_tokenizer(options.tokenizer, out);
-
     const std::string nothing = empty_safetensors();
     const SafetensorsReader empty({reinterpret_cast<const uint8_t*>(nothing.data()), nothing.size()},
                                   "nothing");
-    const CheckpointConfig shape = read_checkpoint_config(out, {}, empty);
-    Parameters parameters(shape.vision, shape.language);
-    std::vector<bool> taken(parameters.leaves().size(), false);
-    if (options.language) take(*options.language, /*tower=*/false, parameters, taken);
-    if (options.vision_tower) take(*options.vision_tower, /*tower=*/true, parameters, taken);
-    Initialiser initialiser(shape.vision, shape.language, options);
-    for (size_t i = 0; i < taken.size(); ++i) {
-        if (!taken[i]) initialiser.fill(parameters.leaves()[i]);
+    return read_checkpoint_config(out, {}, empty);
+}
+
+}  // namespace
+
+void write_initial_checkpoint(const fs::path& out, const InitialiseOptions& options) {
+    fs::path aside = out;
+    aside += ".partial";
+    std::error_code failure, ignored;
+    fs::remove_all(aside, ignored);  // of a run that was killed
+    try {
+        copy_tokenizer(options.tokenizer, aside);
+        const CheckpointConfig shape = write_configuration(aside, options);
+        Parameters parameters(shape.vision, shape.language);
+        std::vector<bool> taken(parameters.leaves().size(), false);
+        if (options.language) take(*options.language, /*tower=*/false, parameters, taken);
+        if (options.vision_tower) take(*options.vision_tower, /*tower=*/true, parameters, taken);
+        Initialiser initialiser(shape.vision, shape.language, options);
+        for (size_t i = 0; i < taken.size(); ++i) {
+            if (!taken[i]) initialiser.fill(parameters.leaves()[i]);
+        }
+        parameters.save(aside / "model.safetensors");
+        fs::rename(aside, out, failure);
+        if (failure) throw_system("{}: cannot be renamed: {}", aside.string(), failure.message());
+    } catch (...) {
+        fs::remove_all(aside, ignored);
+        throw;
     }
-    parameters.save(out / "model.safetensors");
-    folder.keep();
+}
+
+CheckpointConfig configuration_of(const InitialiseOptions& options) {
+    std::string name = (fs::temp_directory_path() / "llava-mini-plan-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) throw_system("{}: cannot be made", name);
+    std::error_code ignored;
+    try {
+        CheckpointConfig config = write_configuration(name, options);
+        fs::remove_all(name, ignored);
+        return config;
+    } catch (...) {
+        fs::remove_all(name, ignored);
+        throw;
+    }
 }
 
 }  // namespace llava_mini::trainer

@@ -172,7 +172,22 @@ class QuickGelu : public torch::autograd::Function<QuickGelu> {
     }
 };
 
+class LinearBf16 : public torch::autograd::Function<LinearBf16> {
+  public:
+    static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& x, const torch::Tensor& weight) {
+        ctx->save_for_backward({weight});
+        return at::linear(x, weight.to(torch::kFloat32));
+    }
+    static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
+        return {torch::matmul(grads[0], ctx->get_saved_variables()[0].to(torch::kFloat32)), {}};
+    }
+};
+
 }  // namespace
+
+torch::Tensor linear_bf16(const torch::Tensor& x, const torch::Tensor& weight) {
+    return LinearBf16::apply(x, weight);
+}
 
 torch::Tensor attention_reference(const torch::Tensor& qkv, const HeadShape& shape, const Rope* rope,
                                   const std::vector<Segment>& segments) {

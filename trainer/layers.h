@@ -37,6 +37,11 @@ torch::Tensor attention(const torch::Tensor& qkv, const HeadShape& shape, const 
 torch::Tensor attention_reference(const torch::Tensor& qkv, const HeadShape& shape, const Rope* rope,
                                   const std::vector<Segment>& segments);
 
+/// x times the transpose of a matrix [out, in] kept in bf16, which does not learn: computed in f32, for which
+/// the matrix is widened when it is needed, forward and backward (libtorch's own bf16 products are slow on
+/// processors without instructions for them).
+torch::Tensor linear_bf16(const torch::Tensor& x, const torch::Tensor& weight);
+
 /// x / sqrt(mean(x^2) + eps) * weight.
 torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double eps);
 

@@ -8,10 +8,12 @@
 
 #include "convert/checkpoint_config.h"
 #include "convert/json_input.h"
+#include "convert/synth.h"
 #include "core/error.h"
 #include "tools/help_formatter.h"
 #include "tools/progress_bar.h"
 #include "trainer/initialise.h"
+#include "trainer/plan.h"
 #include "trainer/run.h"
 #include "trainer/sources.h"
 
@@ -23,38 +25,89 @@ namespace fs = std::filesystem;
 constexpr int kFailed = 1, kWrongUsage = 2, kInterrupted = 130;
 
 struct Flags {
-    std::string recipe, out, checkpoint, language, vision_tower, tokenizer;
+    std::string recipe, out, checkpoint, language, vision_tower, tokenizer, shape;
+    bool plan = false, json = false;
+    PlanMachine machine;
+    int question_tokens = 0, answer_tokens = 0, batch = 0;  // of a plan; 0: as the way says
+    std::vector<std::string> changes;
     int threads = 1, data_threads = 1, log_every = 100;
 };
+
+InitialiseOptions beginning(const Flags& flags, const Recipe& recipe) {
+    const auto tower =
+        flags.vision_tower.empty() ? std::nullopt : std::optional<fs::path>(flags.vision_tower);
+    if (!flags.checkpoint.empty()) return options_of_checkpoint(flags.checkpoint, tower);
+    InitialiseOptions options;
+    if (!flags.language.empty() && tower) {
+        options = options_of_parts(flags.language, *tower, recipe.model);
+    } else if (recipe.model.is_null()) {
+        throw_usage(
+            "the recipe describes no model: give the checkpoint to start from by --checkpoint, or a language "
+            "model and a vision tower by --language-model and --vision-tower");
+    } else {
+        options = options_of_recipe(recipe.model);
+        if (!flags.language.empty()) options.tokenizer = flags.language;
+        if (!flags.language.empty()) options.language = flags.language;
+        if (tower) options.vision_tower = tower;
+    }
+    if (!flags.tokenizer.empty()) options.tokenizer = flags.tokenizer;
+    options.seed = recipe.seed;
+    return options;
+}
 
 // What a run starts from, always in RUN/initial: made once, so that a resumed run finds the same
 // configuration.
 void initial_checkpoint(const Flags& flags, const Recipe& recipe) {
     const fs::path folder = fs::path(flags.out) / "initial";
     if (fs::exists(folder / "model.safetensors")) return;
-    InitialiseOptions options;
-    if (!flags.checkpoint.empty()) {
-        options = options_of_checkpoint(flags.checkpoint, flags.vision_tower.empty()
-                                                              ? std::nullopt
-                                                              : std::optional<fs::path>(flags.vision_tower));
-    } else {
-        if (recipe.model.is_null()) {
-            throw_usage("the recipe describes no model: give the checkpoint to start from by --checkpoint");
-        }
-        options = options_of_recipe(recipe.model);
-        options.tokenizer = flags.tokenizer.empty() ? flags.language : flags.tokenizer;
-        if (options.tokenizer.empty()) {
-            throw_usage("a new model needs a tokenizer: give its folder by --tokenizer");
-        }
-        if (!flags.language.empty()) options.language = flags.language;
-        if (!flags.vision_tower.empty()) options.vision_tower = flags.vision_tower;
+    const InitialiseOptions options = beginning(flags, recipe);
+    if (options.tokenizer.empty()) {
+        throw_usage("a new model needs a tokenizer: give its folder by --tokenizer");
     }
-    options.seed = recipe.seed;
     write_initial_checkpoint(folder, options);
 }
 
+// Memory and time, of a shape by name or of what the recipe would start from.
+int print_plan(const Flags& flags) {
+    if (flags.recipe.empty() && flags.shape.empty()) {
+        throw_usage("--plan: give a recipe by --recipe or a shape by --shape");
+    }
+    std::vector<PlanCase> cases = standard_cases();
+    std::optional<Recipe> recipe;
+    if (!flags.recipe.empty()) {
+        recipe = read_recipe(flags.recipe, flags.changes);
+        cases = cases_of(*recipe);
+    }
+    VisionHparams vision;
+    LlamaHparams language;
+    if (!flags.shape.empty()) {
+        const SynthShape& shape = find_synth_shape(flags.shape);
+        vision = shape.vision;
+        language = shape.language;
+    } else {
+        const CheckpointConfig config = configuration_of(beginning(flags, *recipe));
+        vision = config.vision;
+        language = config.language;
+    }
+    std::vector<PlanRow> rows;
+    for (PlanCase& way : cases) {
+        if (flags.batch > 0) way.batch = flags.batch;
+        if (flags.question_tokens > 0) way.question = flags.question_tokens;
+        if (flags.answer_tokens > 0) way.answer = flags.answer_tokens;
+        for (const bool checkpointing : {false, true})
+            rows.push_back(plan(vision, language, way, checkpointing, flags.machine));
+    }
+    const std::string text =
+        flags.json ? plan_json(rows, flags.machine).dump(2) + "\n" : plan_table(rows, flags.machine);
+    std::fputs(text.c_str(), stdout);
+    return 0;
+}
+
 int train(const Flags& flags) {
-    const Recipe recipe = read_recipe(flags.recipe);
+    if (flags.recipe.empty() || flags.out.empty()) {
+        throw_usage("--recipe and --out are required (see llava-mini train --help)");
+    }
+    const Recipe recipe = read_recipe(flags.recipe, flags.changes);
     at::set_num_threads(flags.threads);
     at::globalContext().setFlushDenormal(true);
     const std::unique_ptr<ProcessGroup> group = ProcessGroup::from_environment();
@@ -65,6 +118,7 @@ int train(const Flags& flags) {
     const CheckpointConfig config = read_checkpoint_config(base, {}, weights);
     const Tokenizer tokenizer(base, config.language.n_vocab, config.bos_id, config.eos_ids);
     LlavaMini model(config.vision, config.language);
+    prepare_model(recipe, model);
     model.parameters().load(weights, nullptr);
 
     tools::ProgressBar bar;
@@ -73,6 +127,18 @@ int train(const Flags& flags) {
     if (end == RunEnd::kStopped) {
         std::fprintf(stderr, "\nllava-mini-train: stopped; the same command goes on\n");
         return kInterrupted;
+    }
+    if (const auto skipped = skipped_samples(fs::path(flags.out) / "log.jsonl");
+        !skipped.empty() && (group == nullptr || group->rank() == 0)) {
+        std::fprintf(stderr, "\nllava-mini-train: %zu samples could not be used; the first ones:\n",
+                     skipped.size());
+        for (size_t i = 0; i < std::min<size_t>(10, skipped.size()); ++i) {
+            const auto& [source, sample] = skipped[i];
+            std::fprintf(stderr, "  %s, sample %llu %s: %s\n", source.c_str(),
+                         static_cast<unsigned long long>(sample.index), sample.id.c_str(),
+                         sample.reason.c_str());
+        }
+        std::fprintf(stderr, "all of them are in %s\n", (fs::path(flags.out) / "log.jsonl").c_str());
     }
     return 0;
 }
@@ -94,14 +160,19 @@ int main(int argc, char** argv) {
         "llava-mini train"};
     Flags flags;
     app.formatter(std::make_shared<tools::HelpFormatter>());
-    app.add_option("--recipe", flags.recipe, "JSON file with the model, the phases and the data")->required();
+    app.add_option("--recipe", flags.recipe, "JSON file with the model, the phases and the data");
+    app.add_option("--set", flags.changes,
+                   "Change a field of the recipe, e.g. model.config.prefusion_layer_num=0 or "
+                   "phases.1.lr.language=1e-4; may be given several times")
+        ->type_name("PATH=VALUE")
+        ->allow_extra_args(false);
     app.add_option("-o,--out", flags.out,
-                   "Folder of the run: log.jsonl, curves.svg, checkpoints/, at the end model/")
-        ->required();
+                   "Folder of the run: log.jsonl, curves.svg, checkpoints/, at the end model/");
     CLI::Option* checkpoint =
         app.add_option("--checkpoint", flags.checkpoint,
                        "Start from this checkpoint (Hugging Face layout) instead of a new model");
-    app.add_option("--language-model", flags.language, "Checkpoint of a language model for a new model")
+    app.add_option("--language-model", flags.language,
+                   "Folder of a language model; with --vision-tower all that a new model needs")
         ->excludes(checkpoint);
     app.add_option("--vision-tower", flags.vision_tower, "Folder of a CLIP vision tower");
     app.add_option("--tokenizer", flags.tokenizer, "Folder with the tokenizer of a new model")
@@ -113,9 +184,29 @@ int main(int argc, char** argv) {
     app.add_option("--log-every", flags.log_every, "Optimiser steps between lines of the log")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
+    app.add_flag("--plan", flags.plan, "Train nothing: print what memory and time it takes");
+    app.add_option("--shape", flags.shape, "Plan for this shape (those of llava-mini synth)")
+        ->type_name("NAME");
+    app.add_flag("--json", flags.json, "The plan as JSON");
+    app.add_option("--gpus", flags.machine.processes, "Plan for so many GPUs, one process each")
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
+    app.add_option("--tflops", flags.machine.tflops, "TFLOP/s of one GPU at best")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    app.add_option("--mfu", flags.machine.share, "Share of them that is reached")
+        ->check(CLI::Range(0.001, 1.0))
+        ->capture_default_str();
+    app.add_option("--batch", flags.batch, "Samples of a forward pass in the plan")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--question-tokens", flags.question_tokens,
+                   "Tokens of system prompt, markup and questions of a sample in the plan")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--answer-tokens", flags.answer_tokens, "Tokens of a sample's answers in the plan")
+        ->check(CLI::PositiveNumber);
     try {
         app.parse(argc, argv);
-        return train(flags);
+        return flags.plan ? print_plan(flags) : train(flags);
     } catch (const CLI::ParseError& e) {
         if (e.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(e);
         return fail(std::string(e.what()) + " (see llava-mini train --help)", kWrongUsage);

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "trainer/recompute.h"
 #include "vision/compressor.h"
 
 namespace llava_mini::trainer {
@@ -31,13 +32,40 @@ Rope LlavaMini::rope(const torch::Tensor& positions) const {
     return {angles.cos().to(torch::kFloat32), angles.sin().to(torch::kFloat32)};
 }
 
+// A weight in f32, however it is kept.
+torch::Tensor LlavaMini::value(const std::string& key) const {
+    return parameters_[key].to(torch::kFloat32);
+}
+
+// x times the matrix key.weight, with its adapters, plus key.bias.
+torch::Tensor LlavaMini::product(const torch::Tensor& x, const std::string& key, bool bias) const {
+    const Leaf& leaf = parameters_.leaf(key + ".weight");
+    const torch::Tensor shift = bias ? parameters_[key + ".bias"] : torch::Tensor();
+    torch::Tensor y;
+    if (leaf.value.scalar_type() == torch::kBFloat16) {
+        y = linear_bf16(x, leaf.value);
+        if (bias) y = y + shift;
+    } else {
+        y = linear(x, leaf.value, shift);
+    }
+    if (leaf.adapters.empty()) return y;
+    std::vector<torch::Tensor> added;  // pieces side by side
+    for (size_t i = 0; i < leaf.adapters.size(); ++i) {
+        const Leaf::Adapter& adapter = leaf.adapters[i];
+        added.push_back(adapter.down ? linear(linear(x, parameters_.leaves()[*adapter.down].value),
+                                              parameters_.leaves()[*adapter.up].value)
+                                     : torch::zeros({x.size(0), leaf.pieces[i].shape[0]}));
+    }
+    return torch::add(y, added.size() == 1 ? added[0] : torch::cat(added, 1), parameters_.adapter_scale());
+}
+
 torch::Tensor LlavaMini::embed(const torch::Tensor& ids) const {
-    return parameters_["model.embed_tokens.weight"].index_select(0, ids);
+    return parameters_["model.embed_tokens.weight"].index_select(0, ids).to(torch::kFloat32);
 }
 
 torch::Tensor LlavaMini::scores(const torch::Tensor& rows, bool head) const {
     const bool own = head && !language_.tied_embeddings;
-    return linear(rows, parameters_[own ? "lm_head.weight" : "model.embed_tokens.weight"]);
+    return product(rows, own ? "lm_head" : "model.embed_tokens");
 }
 
 // CLIP's vision transformer; pixels [views, 3, size, size] -> [views, P, d_v] without the class token.
@@ -53,9 +81,9 @@ torch::Tensor LlavaMini::tower(const torch::Tensor& pixels) {
     auto x = pixels.view({views, 3, side, patch, side, patch})
                  .permute({0, 2, 4, 1, 3, 5})
                  .reshape({views, patches, 3 * patch * patch});
-    x = linear(x, w[root + "embeddings.patch_embedding.weight"].view({d, -1}));
+    x = linear(x, value(root + "embeddings.patch_embedding.weight").view({d, -1}));
     x = torch::cat({w[root + "embeddings.class_embedding"].view({1, 1, d}).expand({views, 1, d}), x}, 1);
-    x = norm(x + w[root + "embeddings.position_embedding.weight"], root + "pre_layrnorm").view({-1, d});
+    x = norm(x + value(root + "embeddings.position_embedding.weight"), root + "pre_layrnorm").view({-1, d});
 
     std::vector<Segment> segments;
     for (int64_t view = 0; view < views; ++view) segments.push_back({view * rows, rows, 0, 0, false});
@@ -63,7 +91,7 @@ torch::Tensor LlavaMini::tower(const torch::Tensor& pixels) {
     for (int i = 0; i < vision_.n_layer; ++i) {
         const std::string layer = fmt::format("{}encoder.layers.{}.", root, i);
         const auto apply = [&](const torch::Tensor& y, const std::string& key) {
-            return linear(y, w[layer + key + ".weight"], w[layer + key + ".bias"]);
+            return product(y, layer + key, /*bias=*/true);
         };
         auto y = attention(apply(norm(x, layer + "layer_norm1"), "self_attn.qkv"), heads, nullptr, segments);
         x = x + apply(y, "self_attn.out_proj");
@@ -90,8 +118,19 @@ torch::Tensor LlavaMini::position_resize(int grid_side, int64_t to_side) {
 // Its LayerNorms have torch's epsilon, whatever the tower has.
 constexpr double kCompressorEps = 1e-5;
 
+// Means of C x C equal blocks of a square map [F, keys, d_v] -> [F, C * C, d_v].
+static torch::Tensor average_pool(const torch::Tensor& features, int grid_side) {
+    const int64_t frames = features.size(0), d = features.size(2);
+    const auto side = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(features.size(1)))));
+    const int64_t block = side / grid_side;
+    return features.reshape({frames, grid_side, block, grid_side, block, d})
+        .mean({2, 4})
+        .view({frames, int64_t{grid_side} * grid_side, d});
+}
+
 // Cross-attention of C * C queries over the features [F, keys, d_v] of a square map -> [F, C * C, d_v].
 torch::Tensor LlavaMini::compress(const torch::Tensor& features, int grid_side) {
+    if (vision_.average_pooling) return average_pool(features, grid_side);
     const Parameters& w = parameters_;
     const int64_t frames = features.size(0), keys = features.size(1), d = vision_.n_embd;
     const int64_t heads = vision_.compressor_heads(), head_dim = vision_.compressor_head_dim;
@@ -115,27 +154,44 @@ torch::Tensor LlavaMini::compress(const torch::Tensor& features, int grid_side) 
     const auto scores =
         torch::matmul(split(q, 0), split(k, 1).transpose(2, 3)) / std::sqrt(static_cast<double>(head_dim));
     const auto mixed = torch::matmul(scores.softmax(-1), split(v, 2)).transpose(1, 2);
-    return linear(mixed.reshape({frames, -1, d}), w["compressor.attn.out_proj.weight"],
-                  w["compressor.attn.out_proj.bias"]);
+    return product(mixed.reshape({frames, -1, d}), "compressor.attn.out_proj", /*bias=*/true);
 }
 
 torch::Tensor LlavaMini::project(const torch::Tensor& features) {
-    const Parameters& w = parameters_;
-    const auto hidden = linear(features, w["mm_projector.0.weight"], w["mm_projector.0.bias"]);
-    return linear(torch::gelu(hidden), w["mm_projector.2.weight"], w["mm_projector.2.bias"]);
+    return product(torch::gelu(product(features, "mm_projector.0", /*bias=*/true)), "mm_projector.2",
+                   /*bias=*/true);
 }
 
 // A Llama decoder layer over packed rows.
 torch::Tensor LlavaMini::llama_layer(const std::string& prefix, const torch::Tensor& x, const Rope& rope,
-                                     const std::vector<Segment>& segments) {
+                                     const std::vector<Segment>& segments) const {
     const Parameters& w = parameters_;
     const HeadShape heads{language_.n_head, language_.n_head_kv, language_.head_dim};
-    auto y = linear(rms_norm(x, w[prefix + "input_layernorm.weight"], language_.rms_eps),
-                    w[prefix + "self_attn.qkv.weight"]);
-    y = x + linear(attention(y, heads, &rope, segments), w[prefix + "self_attn.o_proj.weight"]);
-    const auto gate_up = linear(rms_norm(y, w[prefix + "post_attention_layernorm.weight"], language_.rms_eps),
-                                w[prefix + "mlp.gate_up.weight"]);
-    return y + linear(swiglu(gate_up), w[prefix + "mlp.down_proj.weight"]);
+    auto y = product(rms_norm(x, w[prefix + "input_layernorm.weight"], language_.rms_eps),
+                     prefix + "self_attn.qkv");
+    y = x + product(attention(y, heads, &rope, segments), prefix + "self_attn.o_proj");
+    const auto gate_up =
+        product(rms_norm(y, w[prefix + "post_attention_layernorm.weight"], language_.rms_eps),
+                prefix + "mlp.gate_up");
+    return y + product(swiglu(gate_up), prefix + "mlp.down_proj");
+}
+
+// `count` layers, "PREFIX0." and so on.
+torch::Tensor LlavaMini::llama_layers(const std::string& prefix, int count, torch::Tensor x, const Rope& rope,
+                                      const std::vector<Segment>& segments) const {
+    const bool language = prefix.starts_with("model.");
+    const bool learns = language ? parameters_.learns(Part::kLanguage) || parameters_.learns(Part::kLora)
+                                 : parameters_.learns(Part::kPrefusion);
+    for (int i = 0; i < count; ++i) {
+        const std::string layer = fmt::format("{}{}.", prefix, i);
+        // By value: the batch may be gone when the gradient is computed.
+        x = checkpointing_ ? recomputed(x, learns,
+                                        [=, this](const torch::Tensor& input) {
+                                            return llama_layer(layer, input, rope, segments);
+                                        })
+                           : llama_layer(layer, x, rope, segments);
+    }
+    return x;
 }
 
 torch::Tensor LlavaMini::project_patches(const Batch& batch) {
@@ -179,10 +235,8 @@ Outputs LlavaMini::forward(const Batch& batch) {
         const auto rows = torch::cat(vision, 1);
         const int64_t positions = rows.size(1);
         auto x = torch::cat({rows.view({frames * positions, d}), embed(batch.text_ids)});
-        const Rope angles = rope(batch.prefusion_positions);
-        for (int i = 0; i < vision_.prefusion.n_layer; ++i) {
-            x = llama_layer(fmt::format("prefusion_layers.{}.", i), x, angles, batch.prefusion_segments);
-        }
+        x = llama_layers("prefusion_layers.", vision_.prefusion.n_layer, x, rope(batch.prefusion_positions),
+                         batch.prefusion_segments);
         tokens = x.slice(0, 0, frames * positions)
                      .view({frames, positions, d})
                      .slice(1, positions - tokens.size(1));
@@ -198,10 +252,7 @@ Outputs LlavaMini::forward(const Batch& batch) {
 
     const auto table = torch::cat({fused, tokens.reshape({-1, d}), embed(batch.plain_ids)});
     auto x = out.inputs = table.index_select(0, batch.rows);
-    const Rope angles = rope(batch.positions);
-    for (int i = 0; i < language_.n_layer; ++i) {
-        x = llama_layer(fmt::format("model.layers.{}.", i), x, angles, batch.segments);
-    }
+    x = llama_layers("model.layers.", language_.n_layer, x, rope(batch.positions), batch.segments);
     x = rms_norm(x.index_select(0, batch.label_rows), parameters_["model.norm.weight"], language_.rms_eps);
     out.logits = scores(x, /*head=*/true);
     return out;

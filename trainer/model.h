@@ -28,6 +28,8 @@ class LlavaMini {
     const VisionHparams& vision() const { return vision_; }
     const LlamaHparams& language() const { return language_; }
     BatchShape batch_shape() const;
+    /// Decoder layers keep only their input and are computed again in the backward pass (recompute.h).
+    void set_gradient_checkpointing(bool on) { checkpointing_ = on; }
 
     /// Patch features and their projection alone: [F, P, d].
     torch::Tensor project_patches(const Batch& batch);
@@ -42,7 +44,11 @@ class LlavaMini {
     torch::Tensor compress(const torch::Tensor& features, int grid_side);
     torch::Tensor project(const torch::Tensor& features);
     torch::Tensor llama_layer(const std::string& prefix, const torch::Tensor& x, const Rope& rope,
-                              const std::vector<Segment>& segments);
+                              const std::vector<Segment>& segments) const;
+    torch::Tensor llama_layers(const std::string& prefix, int count, torch::Tensor x, const Rope& rope,
+                               const std::vector<Segment>& segments) const;
+    torch::Tensor product(const torch::Tensor& x, const std::string& key, bool bias = false) const;
+    torch::Tensor value(const std::string& key) const;
     torch::Tensor embed(const torch::Tensor& ids) const;
     Rope rope(const torch::Tensor& positions) const;
     torch::Tensor position_resize(int grid_side, int64_t to_side);
@@ -50,6 +56,7 @@ class LlavaMini {
     VisionHparams vision_;
     LlamaHparams language_;
     Parameters parameters_;
+    bool checkpointing_ = false;
     std::vector<double> frequencies_;                          // [head_dim / 2]
     std::map<std::pair<int, int64_t>, torch::Tensor> resize_;  // [keys, C * C]: bicubic, a linear map
 };

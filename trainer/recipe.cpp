@@ -1,6 +1,7 @@
 #include "trainer/recipe.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <numbers>
 #include <set>
@@ -148,6 +149,76 @@ Phase read_phase(const json& value, const std::string& where) {
     return phase;
 }
 
+LoraOptions read_lora(const JsonObject& recipe) {
+    LoraOptions lora;
+    const auto object = recipe.object("lora");
+    if (!object) return lora;
+    expect_fields(*recipe.find("lora"), object->where(), {"rank", "alpha", "targets"});
+    lora.rank = object->integer("rank", 1, 1 << 16);
+    lora.alpha = real_or(*object, "alpha", 1e-6, 1e6, 2.0 * lora.rank);
+    const json* targets = object->find("targets");
+    if (targets == nullptr) return lora;
+    lora.targets.clear();
+    for (const json& target : targets->is_array() ? *targets : json::array()) {
+        if (!target.is_string() ||
+            std::count(kLoraTargets.begin(), kLoraTargets.end(), target.get<std::string>()) == 0) {
+            object->fail("targets", fmt::format("a list of {}", fmt::join(kLoraTargets, ", ")));
+        }
+        lora.targets.push_back(target.get<std::string>());
+    }
+    if (lora.targets.empty()) {
+        object->fail("targets", fmt::format("a list of {}", fmt::join(kLoraTargets, ", ")));
+    }
+    return lora;
+}
+
+// With adapters the language model itself stays as it is: an adapter is of use beside the model it began from.
+void check_lora(const Recipe& recipe, const std::string& file) {
+    for (const Phase& phase : recipe.phases) {
+        const auto rate = [&](Part part) { return phase.rates[static_cast<size_t>(part)]; };
+        if (recipe.lora.rank == 0 && rate(Part::kLora) > 0) {
+            throw_input("{}: phase {}: lr: lora: the recipe has no field lora", file, phase.name);
+        }
+        for (const Part part : {Part::kEmbeddings, Part::kLanguage, Part::kHead}) {
+            if (recipe.lora.rank > 0 && rate(part) > 0) {
+                throw_input("{}: phase {}: lr: {}: with lora only the adapters of the language model learn",
+                            file, phase.name, kPartNames[static_cast<size_t>(part)]);
+            }
+        }
+    }
+}
+
+// Sets what a change PATH=VALUE names.
+void apply_change(nlohmann::ordered_json& root, const std::string& change) {
+    const size_t equals = change.find('=');
+    if (equals == std::string::npos || equals == 0) {
+        throw_usage("change of the recipe '{}': expected PATH=VALUE", printable(change));
+    }
+    nlohmann::ordered_json* at = &root;
+    std::string path = change.substr(0, equals) + ".", walked;
+    for (size_t dot = path.find('.'); !path.empty(); path.erase(0, dot + 1), dot = path.find('.')) {
+        const std::string key = path.substr(0, dot);
+        walked += (walked.empty() ? "" : ".") + key;
+        const bool last = dot + 1 == path.size();
+        if (at->is_array()) {
+            size_t place = 0;
+            const auto read = std::from_chars(key.data(), key.data() + key.size(), place);
+            if (read.ec != std::errc() || read.ptr != key.data() + key.size() || place >= at->size()) {
+                throw_usage("change of the recipe '{}': {}: expected a place in a list of {}",
+                            printable(change), printable(walked), at->size());
+            }
+            at = &(*at)[place];
+        } else if (at->is_object() && !key.empty() && (last || at->contains(key))) {
+            at = &(*at)[key];
+        } else {
+            throw_usage("change of the recipe '{}': there is no {}", printable(change), printable(walked));
+        }
+    }
+    const std::string value = change.substr(equals + 1);
+    *at = nlohmann::ordered_json::parse(value, nullptr, /*allow_exceptions=*/false);
+    if (at->is_discarded()) *at = value;
+}
+
 }  // namespace
 
 uint64_t Phase::steps() const {
@@ -166,12 +237,20 @@ double Phase::rate(Part part, double done) const {
     return highest * factor;
 }
 
-Recipe parse_recipe(const std::string& text, const std::string& file) {
+Recipe parse_recipe(const std::string& original, const std::string& file,
+                    const std::vector<std::string>& changes) {
+    std::string text = original;
+    if (!changes.empty()) {
+        parse_json(text, file);  // what is wrong with it is said before it is changed
+        auto changed = nlohmann::ordered_json::parse(text);
+        for (const std::string& change : changes) apply_change(changed, change);
+        text = changed.dump();
+    }
     const json root = parse_json(text, file);
     const JsonObject object(root, file);
     expect_fields(root, file,
                   {"name", "seed", "model", "phases", "validation", "validation_samples", "validate_every",
-                   "checkpoint_every", "keep_checkpoints"});
+                   "checkpoint_every", "keep_checkpoints", "lora", "frozen_dtype", "gradient_checkpointing"});
     Recipe recipe;
     recipe.text = text;
     recipe.name = object.text("name");
@@ -190,11 +269,17 @@ Recipe parse_recipe(const std::string& text, const std::string& file) {
     recipe.validate_every = count(object, "validate_every", 20000);
     recipe.checkpoint_every = count(object, "checkpoint_every", 20000);
     recipe.keep_checkpoints = object.integer_or("keep_checkpoints", 1, 1000, 3);
+    recipe.lora = read_lora(object);
+    recipe.gradient_checkpointing = object.boolean_or("gradient_checkpointing", false);
+    const std::string dtype = object.text_or("frozen_dtype", "f32");
+    if (dtype != "f32" && dtype != "bf16") object.fail("frozen_dtype", "\"f32\" or \"bf16\"");
+    recipe.frozen_bf16 = dtype == "bf16";
+    check_lora(recipe, file);
     return recipe;
 }
 
-Recipe read_recipe(const std::filesystem::path& file) {
-    return parse_recipe(read_text_file(file, 1 << 24), file.string());
+Recipe read_recipe(const std::filesystem::path& file, const std::vector<std::string>& changes) {
+    return parse_recipe(read_text_file(file, 1 << 24), file.string(), changes);
 }
 
 }  // namespace llava_mini::trainer

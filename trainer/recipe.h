@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "trainer/examples.h"
+#include "trainer/lora.h"
 #include "trainer/optimizer.h"
 #include "trainer/parameters.h"
 
@@ -52,11 +53,18 @@ struct Recipe {
     std::vector<DataSpec> validation;
     uint64_t validation_samples = 0, validate_every = 0, checkpoint_every = 0;  // samples
     int keep_checkpoints = 3;
-    std::string text;  // the file, for the log
+    LoraOptions lora;                     // of the language model
+    bool frozen_bf16 = false;             // parts that learn in no phase are kept in bf16
+    bool gradient_checkpointing = false;  // of the decoder layers
+    std::string text;                     // the file, changed, for the log
 };
 
-/// Throws Error(kInput) naming file and field for whatever is missing, unknown or out of range.
-Recipe read_recipe(const std::filesystem::path& file);
-Recipe parse_recipe(const std::string& text, const std::string& file);
+/// Throws Error(kInput) naming file and field for whatever is missing, unknown or out of range. `changes` are
+/// PATH=VALUE, e.g. "model.config.prefusion_layer_num=0" or "phases.1.lr.language=1e-4": a number in the path
+/// is a place in a list, the value is JSON or else a text; they apply before anything is checked. Throws
+/// Error(kUsage) for a change whose path leads nowhere.
+Recipe read_recipe(const std::filesystem::path& file, const std::vector<std::string>& changes = {});
+Recipe parse_recipe(const std::string& text, const std::string& file,
+                    const std::vector<std::string>& changes = {});
 
 }  // namespace llava_mini::trainer

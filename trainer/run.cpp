@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 
 #include "core/error.h"
 #include "core/hash.h"
@@ -22,6 +21,12 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kBatchesAhead = 8;
 constexpr std::array<const char*, 4> kMarkNames = {"name", "colour", "letter", "place"};
+
+// A source in the log.
+std::string describe(const DataSpec& spec) {
+    return spec.options.contains("file") ? spec.source + " " + spec.options["file"].get<std::string>()
+                                         : spec.source;
+}
 
 double rounded(double value) {
     return std::round(value * 1e5) / 1e5;
@@ -53,6 +58,25 @@ ordered_json report(const Counts& counts, const std::vector<std::string>& names)
     return out;
 }
 
+// The example of a place in the order. Bad samples of finite sources are replaced by the next one, so that
+// what comes does not depend on when they are met.
+Example make_example(const ExampleMaker& maker, const SampleOrder& order, uint64_t position, uint64_t total,
+                     uint64_t before, const ExampleOptions& options, uint64_t key, RunLog& log) {
+    constexpr uint64_t kMostInARow = 100;
+    for (uint64_t attempt = 0;; ++attempt) {
+        const SampleOrder::Place place = order.place(position, total, before, attempt);
+        try {
+            return maker.make(place.source->sample(place.number), options, key);
+        } catch (const Error& e) {
+            if (e.kind() != ErrorKind::kInput || place.is_generated()) throw;
+            log.skipped(describe(*place.spec), {place.source->index_of(place.number), "", e.what()});
+            if (attempt + 1 == std::min(kMostInARow, place.source->size())) {
+                throw_input("{} samples in a row cannot be used; the last one: {}", attempt + 1, e.what());
+            }
+        }
+    }
+}
+
 class Run {
   public:
     Run(const Recipe& recipe, LlavaMini& model, const Tokenizer& tokenizer, const SourceFactory& factory,
@@ -62,7 +86,8 @@ class Run {
           factory_(factory),
           options_(options),
           optimizer_(model.parameters()),
-          maker_(tokenizer, model.vision(), types_) {}
+          maker_(tokenizer, model.vision(), types_),
+          log_(options.folder / "log.jsonl", rank() == 0) {}
 
     RunEnd run() {
         std::filesystem::create_directories(options_.folder);
@@ -83,34 +108,44 @@ class Run {
         }
         const bool changed = !state_.recipe_hash.empty() && state_.recipe_hash != hash;
         state_.recipe_hash = hash;
-        log({{"event", state_.samples == 0 ? "start" : "resume"},
-             {"version", LLAVA_MINI_VERSION},
-             {"torch", TORCH_VERSION},
-             {"threads", at::get_num_threads()},
-             {"processes", size()},
-             {"seed", recipe_.seed},
-             {"recipe", recipe_.name},
-             {"recipe_hash", hash},
-             {"recipe_changed", changed},
-             {"phase", state_.phase},
-             {"step", state_.step},
-             {"samples", state_.samples}});
+        log_.write({{"event", state_.samples == 0 ? "start" : "resume"},
+                    {"version", LLAVA_MINI_VERSION},
+                    {"torch", TORCH_VERSION},
+                    {"threads", at::get_num_threads()},
+                    {"processes", size()},
+                    {"seed", recipe_.seed},
+                    {"recipe", recipe_.name},
+                    {"recipe_hash", hash},
+                    {"recipe_changed", changed},
+                    {"phase", state_.phase},
+                    {"step", state_.step},
+                    {"samples", state_.samples}});
         for (const Phase& phase : recipe_.phases) total_ += phase.samples;
+        if (options_.progress && !options_.progress(state_.samples, total_, label_)) stop_wanted_ = true;
         if (!recipe_.validation.empty()) {
-            validation_ = std::make_unique<SampleOrder>(recipe_.validation, factory_, recipe_.seed);
+            validation_ = std::make_unique<SampleOrder>(open(recipe_.validation));
         }
         while (state_.phase < recipe_.phases.size()) {
             if (run_phase(recipe_.phases[state_.phase]) == RunEnd::kStopped) {
                 save();
-                log({{"event", "stopped"}, {"samples", state_.samples}});
+                log_.write({{"event", "stopped"}, {"samples", state_.samples}});
                 return RunEnd::kStopped;
             }
             ++state_.phase;
             state_.step = 0;
         }
         save();
-        if (rank() == 0) save_model(model_.parameters(), options_.base, options_.folder / "model");
-        log({{"event", "done"}, {"samples", state_.samples}, {"seconds", rounded(state_.seconds)}});
+        if (rank() == 0) {
+            save_model(model_.parameters(), options_.base, options_.folder / "model");
+            if (model_.parameters().has_adapters()) {
+                write_lora_gguf(options_.folder / "adapter.gguf", model_.parameters(), model_.language(),
+                                recipe_.lora);
+            }
+        }
+        log_.write({{"event", "done"},
+                    {"samples", state_.samples},
+                    {"seconds", rounded(state_.seconds)},
+                    {"skipped", skipped_samples(options_.folder / "log.jsonl").size()}});
         return RunEnd::kDone;
     }
 
@@ -120,7 +155,7 @@ class Run {
             model_.parameters().set_learning(static_cast<Part>(part), phase.rates[part] > 0);
         }
         if (state_.step == 0) optimizer_.reset();
-        const SampleOrder order(phase.data, factory_, recipe_.seed);
+        const SampleOrder order = open(phase.data);
         const auto all = static_cast<uint64_t>(phase.accumulate),
                    per_step = all / static_cast<uint64_t>(size());
         const uint64_t steps = phase.steps(), before = state_.samples - samples_at(phase, state_.step);
@@ -158,7 +193,7 @@ class Run {
                     {"gradient_norm", rounded(norms / static_cast<double>(logged_steps))},
                     {"rates", rates_now(phase, steps)}};
                 entry.update(report(counts, types_.names()));
-                log(entry);
+                log_.write(entry);
                 label_ = fmt::format("{} loss {:.3f}, {:.1f} samples/s", phase.name,
                                      counts.loss / static_cast<double>(counts.batches),
                                      static_cast<double>(counts.samples * size()) / log_seconds);
@@ -189,8 +224,8 @@ class Run {
         const uint64_t last = std::min(phase.samples, first + static_cast<uint64_t>(phase.batch));
         std::vector<Example> examples;
         for (uint64_t i = first; i < last; ++i) {
-            examples.push_back(maker_.make(order.at(i, phase.samples, before), phase.examples,
-                                           key_of(recipe_.seed, 21, before + i)));
+            examples.push_back(make_example(maker_, order, i, phase.samples, before, phase.examples,
+                                            key_of(recipe_.seed, 21, before + i), log_));
         }
         const auto& own = model_.vision().compressor_grids;
         const std::vector<int>& grids = phase.grids.empty() ? own : phase.grids;
@@ -248,13 +283,13 @@ class Run {
 
     void validate_now(const Phase& phase) {
         if (!validation_ || rank() != 0) return;
-        const Counts counts = validate(recipe_, model_, maker_, *validation_, phase);
+        const Counts counts = validate(recipe_, model_, maker_, *validation_, phase, log_);
         ordered_json entry = {{"event", "validation"},
                               {"phase", phase.name},
                               {"samples", state_.samples},
                               {"seconds", rounded(state_.seconds)}};
         entry.update(report(counts, types_.names()));
-        log(entry);
+        log_.write(entry);
     }
 
     void save() {
@@ -264,11 +299,14 @@ class Run {
         write_curves(options_.folder / "log.jsonl", options_.folder / "curves.svg");
     }
 
-    void log(const ordered_json& entry) {
-        if (rank() != 0) return;
-        std::ofstream file(options_.folder / "log.jsonl", std::ios::app);
-        file << entry.dump() << '\n';
-        if (!file.flush()) throw_system("{}: cannot be written", (options_.folder / "log.jsonl").string());
+    SampleOrder open(const std::vector<DataSpec>& specs) {
+        SampleOrder order(specs, factory_, recipe_.seed);
+        for (size_t i = 0; i < specs.size() && rank() == 0; ++i) {
+            for (const SkippedSample& sample : order.sources()[i]->skipped()) {
+                log_.skipped(describe(specs[i]), sample);
+            }
+        }
+        return order;
     }
 
     const Recipe& recipe_;
@@ -278,6 +316,7 @@ class Run {
     AdamW optimizer_;
     QuestionTypes types_;
     ExampleMaker maker_;
+    mutable RunLog log_;
     RunState state_;
     std::unique_ptr<SampleOrder> validation_;
     uint64_t total_ = 0;
@@ -288,7 +327,7 @@ class Run {
 }  // namespace
 
 Counts validate(const Recipe& recipe, LlavaMini& model, const ExampleMaker& maker, const SampleOrder& order,
-                const Phase& phase) {
+                const Phase& phase, RunLog& log) {
     const torch::NoGradGuard no_gradients;
     Counts counts;
     ExampleOptions options = phase.examples;
@@ -298,14 +337,25 @@ Counts validate(const Recipe& recipe, LlavaMini& model, const ExampleMaker& make
     for (uint64_t first = 0; first < recipe.validation_samples; first += kBatch) {
         std::vector<Example> examples;
         for (uint64_t i = first; i < std::min(recipe.validation_samples, first + kBatch); ++i) {
-            examples.push_back(
-                maker.make(order.at(i, recipe.validation_samples, 0), options, key_of(recipe.seed, 31, i)));
+            examples.push_back(make_example(maker, order, i, recipe.validation_samples, 0, options,
+                                            key_of(recipe.seed, 31, i), log));
         }
         // Numbers that count marks in every batch.
         const Batch batch = collate(examples, model.batch_shape(), side, 0);
         batch_loss(model, batch, {phase.answers, phase.patches, phase.words, phase.mentions}, counts);
     }
     return counts;
+}
+
+void prepare_model(const Recipe& recipe, LlavaMini& model) {
+    if (recipe.lora.rank > 0) add_lora(model.parameters(), recipe.lora, recipe.seed);
+    for (size_t part = 0; part < kParts && recipe.frozen_bf16; ++part) {
+        const bool learns = std::any_of(recipe.phases.begin(), recipe.phases.end(),
+                                        [&](const Phase& phase) { return phase.rates[part] > 0; });
+        if (!learns && static_cast<Part>(part) != Part::kLora)
+            model.parameters().store_as_bf16(static_cast<Part>(part));
+    }
+    model.set_gradient_checkpointing(recipe.gradient_checkpointing);
 }
 
 RunEnd run_recipe(const Recipe& recipe, LlavaMini& model, const Tokenizer& tokenizer,

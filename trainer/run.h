@@ -10,6 +10,7 @@
 #include "trainer/distributed.h"
 #include "trainer/losses.h"
 #include "trainer/recipe.h"
+#include "trainer/run_log.h"
 
 namespace llava_mini::trainer {
 
@@ -29,16 +30,23 @@ struct RunOptions {
 /// How a run ended.
 enum class RunEnd { kDone, kStopped };
 
-/// Trains `model` as the recipe says, from the newest checkpoint in the folder or, if there is none, from the
+/// Makes a model ready for the recipe: adapters, frozen parts in bf16, gradient checkpointing. Called before
+/// weights are loaded it saves memory, later it does the same to what is loaded.
+void prepare_model(const Recipe& recipe, LlavaMini& model);
+
+/// Trains `model`, a prepared one, as the recipe says, from the newest checkpoint in the folder or, if there is none, from the
 /// model as it is. At the end, and whenever it is stopped, there is a checkpoint; at the end also
-/// `folder`/model, which the converter takes. A run that was stopped and goes on computes the same bits as
+/// `folder`/model, which the converter takes, adapters merged, and those alone as `folder`/adapter.gguf
+/// (trainer/lora.h). Samples of finite sources that cannot be read are passed over
+/// and logged (events "skipped", and their number in "done"); a hundred in a row end the run. A run that was stopped and goes on computes the same bits as
 /// one that was not (same threads, same machine). Errors as batch_loss and save_checkpoint.
 RunEnd run_recipe(const Recipe& recipe, LlavaMini& model, const Tokenizer& tokenizer,
                   const SourceFactory& factory, const RunOptions& options);
 
 /// Exact answers by question type over `samples` samples of the recipe's validation data, greedy, the right
 /// answer's tokens given (all must be the most likely ones, end token included).
+/// Bad samples are passed over as in training.
 Counts validate(const Recipe& recipe, LlavaMini& model, const ExampleMaker& maker, const SampleOrder& order,
-                const Phase& phase);
+                const Phase& phase, RunLog& log);
 
 }  // namespace llava_mini::trainer

@@ -4,23 +4,38 @@
 
 #include "convert/json_input.h"
 #include "core/error.h"
+#include "data/conversation_dataset.h"
 #include "scenes/generator.h"
 
 namespace llava_mini::trainer {
 namespace {
 
-std::shared_ptr<const SampleSource> make_scenes(const DataSpec& spec) {
-    static const std::set<std::string> known = {"split",      "seed",       "size",        "min_things",
-                                                "max_things", "big_share",  "shape_share", "sign_share",
-                                                "clip_share", "min_frames", "max_frames",  "min_turns",
-                                                "max_turns",  "augment",    "weights",     "samples"};
-    const nlohmann::json options = spec.options;
-    for (const auto& [key, value] : options.items()) {
+void expect_options(const DataSpec& spec, const std::set<std::string>& known) {
+    for (const auto& [key, value] : spec.options.items()) {
         if (!known.contains(key)) {
-            throw_input("data source scenes: unknown option '{}', expected one of {}", printable(key),
-                        fmt::join(known, ", "));
+            throw_input("data source {}: unknown option '{}', expected one of {}", spec.source,
+                        printable(key), fmt::join(known, ", "));
         }
     }
+}
+
+std::shared_ptr<const SampleSource> make_official(const DataSpec& spec) {
+    constexpr int kOfficialFrames = 8, kMostFrames = 4096;
+    expect_options(spec, {"file", "root", "max_frames"});
+    const nlohmann::json options = spec.options;
+    const JsonObject object(options, "data source official");
+    const std::filesystem::path file = object.text("file");
+    ConversationDatasetOptions out;
+    out.max_frames = object.integer_or("max_frames", 1, kMostFrames, kOfficialFrames);
+    return std::make_shared<ConversationDataset>(
+        file, object.has("root") ? std::filesystem::path(object.text("root")) : file.parent_path(), out);
+}
+
+std::shared_ptr<const SampleSource> make_scenes(const DataSpec& spec) {
+    expect_options(spec, {"split", "seed", "size", "min_things", "max_things", "big_share", "shape_share",
+                          "sign_share", "clip_share", "min_frames", "max_frames", "min_turns", "max_turns",
+                          "augment", "weights", "samples"});
+    const nlohmann::json options = spec.options;
     const JsonObject object(options, "data source scenes");
     scenes::GeneratorOptions out;
     const auto integer = [&](const char* key, int& value) {
@@ -56,7 +71,8 @@ std::shared_ptr<const SampleSource> make_scenes(const DataSpec& spec) {
 
 std::shared_ptr<const SampleSource> make_source(const DataSpec& spec) {
     if (spec.source == "scenes") return make_scenes(spec);
-    throw_input("data source '{}' is not known (there is: scenes)", spec.source);
+    if (spec.source == "official") return make_official(spec);
+    throw_input("data source '{}' is not known (there are: scenes, official)", spec.source);
 }
 
 }  // namespace llava_mini::trainer

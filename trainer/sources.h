@@ -10,8 +10,10 @@ namespace llava_mini::trainer {
 
 /// "scenes": the generator of synthetic scenes; its options are those of scenes::GeneratorOptions (split,
 /// seed, size, min_things, max_things, big_share, shape_share, sign_share, clip_share, min_frames,
-/// max_frames, min_turns, max_turns, augment, weights by question type). Throws Error(kInput) for another
-/// source or an option that it does not have.
+/// max_frames, min_turns, max_turns, augment, weights by question type).
+/// "official": a file in the official format (data/conversation_dataset.h); options: file, root (default: the
+/// file's folder), max_frames of a clip (default 8, as the official training).
+/// Throws Error(kInput) for another source, an option that it does not have, or a file that cannot be used.
 std::shared_ptr<const SampleSource> make_source(const DataSpec& spec);
 
 }  // namespace llava_mini::trainer

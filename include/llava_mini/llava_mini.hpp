@@ -33,6 +33,8 @@ struct ModelOptions {
     std::filesystem::path model = {};
     /// The vision side's file; empty: vision.gguf beside the language model.
     std::filesystem::path mmproj = {};
+    /// An adapter (LoRA, a GGUF as llama.cpp has it) for the language model; empty: none.
+    std::filesystem::path lora = {};
     /// Layers of the language model put on a GPU (-1: all, 0: none). Unless 0, the vision side goes there
     /// whole.
     int gpu_layers = 0;

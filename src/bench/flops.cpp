@@ -47,7 +47,7 @@ double tower_flops(const VisionHparams& hp, int views) {
 }
 
 double compressor_flops(const VisionHparams& hp, int grid_side, int64_t keys) {
-    if (hp.compressor_grids.empty()) return 0;
+    if (hp.compressor_grids.empty() || hp.average_pooling) return 0;
     const int64_t queries = int64_t{grid_side} * grid_side, d = hp.n_embd;
     return 2 * product(queries, d, d) + 2 * product(keys, d, d) +
            attention(static_cast<double>(queries) * static_cast<double>(keys), d);

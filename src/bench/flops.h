@@ -17,7 +17,8 @@ namespace llava_mini::bench {
 /// positions.
 double tower_flops(const VisionHparams& hparams, int views);
 
-/// The compressor's cross-attention with C * C queries over `keys` patch features. 0 without a compressor.
+/// The compressor's cross-attention with C * C queries over `keys` patch features. 0 without one, and
+/// for average pooling.
 double compressor_flops(const VisionHparams& hparams, int grid_side, int64_t keys);
 
 /// The projector over `rows` features.

@@ -383,7 +383,21 @@ CheckpointConfig read_checkpoint_config(const fs::path& checkpoint,
     // (our extension; a constant of the official code)
     vision.compressor_head_dim =
         config.integer_or("compressor_head_dim", 1, kMaxWidth, vision.compressor_head_dim);
-    if (!vision.compressor_grids.empty() && vision.n_embd % vision.compressor_head_dim != 0) {
+    // (our extension: "average" for the paper's ablation)
+    const std::string compressor = config.text_or("compressor", "queries");
+    if (compressor != "queries" && compressor != "average") {
+        config.fail("compressor", "\"queries\" or \"average\"");
+    }
+    vision.average_pooling = compressor == "average" && !vision.compressor_grids.empty();
+    for (const int side : vision.compressor_grids) {
+        if (vision.average_pooling && vision.patches_per_side() % side != 0) {
+            config.fail("compressor_size",
+                        fmt::format("divisors of the feature map's side {} (average pooling)",
+                                    vision.patches_per_side()));
+        }
+    }
+    if (!vision.compressor_grids.empty() && !vision.average_pooling &&
+        vision.n_embd % vision.compressor_head_dim != 0) {
         throw_input(
             "{}: compressor_head_dim: the compressor has heads of {}, but the vision tower's width {} is no "
             "multiple of it",

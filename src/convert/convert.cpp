@@ -8,6 +8,7 @@
 
 #include "convert/checkpoint_config.h"
 #include "convert/gguf_writer.h"
+#include "convert/interleave.h"
 #include "convert/language_metadata.h"
 #include "convert/output_folder.h"
 #include "convert/progress_reporter.h"
@@ -112,17 +113,6 @@ bool is_known_unused(const std::string& name, const CheckpointConfig& config) {
                std::string_view(name).substr(std::string_view(kTowerInsidePrefix).size()), config.vision);
 }
 
-// Rows of q and k of one or several heads, from the half-split order of Hugging Face (row i of a head turns
-// with row i + head_dim / 2) to the interleaved order of GGUF's `llama` (rows 2 i and 2 i + 1 turn together).
-void interleave(std::span<const float> rows, int64_t head_dim, int64_t columns, std::span<float> out) {
-    const int64_t half = head_dim / 2, n_rows = static_cast<int64_t>(rows.size()) / columns;
-    for (int64_t row = 0; row < n_rows; ++row) {
-        const int64_t head = row / head_dim, in_head = row % head_dim;
-        const int64_t to = head * head_dim + (in_head % half) * 2 + in_head / half;
-        std::copy_n(rows.begin() + row * columns, columns, out.begin() + to * columns);
-    }
-}
-
 void check_values(std::span<const float> values, const Job& job) {
     const float limit = job.type == GGML_TYPE_F16 ? kMaxF16 : FLT_MAX;
     bool good = true;
@@ -156,7 +146,7 @@ void stream_tensor(const Job& job, GgufWriter& writer, int threads, ProgressRepo
         check_values(values, job);
         if (job.spec.interleave_heads > 0) {
             permuted.resize(values.size());
-            interleave(values, head_dim, columns, permuted);
+            interleave_rows(values, head_dim, columns, permuted);
             values.swap(permuted);
         }
         quantize_rows(job.type, values, n, columns, target, threads);

@@ -9,6 +9,7 @@
 #include "core/file.h"
 #include "media/frame_sampler.h"
 #include "media/image_decoder.h"
+#include "media/video_reader.h"
 
 namespace llava_mini {
 namespace {
@@ -154,15 +155,15 @@ class ConversationDataset::Reader {
             } else {
                 id = std::to_string(index);
             }
-            dataset_.records_.push_back(read_record(object, id));
+            dataset_.records_.push_back(read_record(object, index, id));
         } catch (const Error& e) {
             if (e.kind() != ErrorKind::kInput) throw;
             dataset_.skipped_.push_back({index, printable(id), e.what()});
         }
     }
 
-    Record read_record(const JsonObject& object, const std::string& id) const {
-        Record record{id, {}, read_turns(object)};
+    Record read_record(const JsonObject& object, uint64_t index, const std::string& id) const {
+        Record record{index, id, {}, {}, read_turns(object)};
         const bool image = object.has("image"), video = object.has("video");
         if (image && video) throw_input("sample: both an image and a video");
         int placeholders = 0;
@@ -176,7 +177,15 @@ class ConversationDataset::Reader {
         if (placeholders == 1 && !image && !video)
             throw_input("sample: a placeholder <image> but no picture");
         if (image) record.pictures = {path_below_root(object.text("image"), "image")};
-        if (video) record.pictures = frames_in(path_below_root(object.text("video"), "video"));
+        if (video) {
+            const fs::path path = path_below_root(object.text("video"), "video");
+            std::error_code ignored;
+            if (fs::is_regular_file(path, ignored)) {
+                record.video = path;
+            } else {
+                record.pictures = frames_in(path);
+            }
+        }
         if (image && !fs::is_regular_file(record.pictures[0])) {
             throw_input("sample: image: {}: no such file", record.pictures[0].string());
         }
@@ -224,9 +233,6 @@ class ConversationDataset::Reader {
 
     std::vector<fs::path> frames_in(const fs::path& folder) const {
         std::error_code error;
-        if (fs::is_regular_file(folder, error)) {
-            throw_input("sample: video: {}: a file; only folders of frames are read", folder.string());
-        }
         fs::directory_iterator files(folder, error);
         if (error) throw_input("sample: video: {}: {}", folder.string(), error.message());
         std::vector<fs::path> frames;
@@ -272,14 +278,31 @@ Sample ConversationDataset::sample(uint64_t number) const {
     Sample sample;
     sample.id = record.id;
     sample.turns = record.turns;
-    for (const fs::path& picture : record.pictures) {
-        try {
-            sample.frames.push_back(load_image(picture, {.max_pixels = options_.max_pixels}));
-        } catch (const Error& e) {
-            throw Error(e.kind(), fmt::format("{}: sample {}: {}", file_, printable(record.id), e.what()));
-        }
+    try {
+        sample.frames = frames_of(record);
+    } catch (const Error& e) {
+        throw Error(e.kind(), fmt::format("{}: sample {}: {}", file_, printable(record.id), e.what()));
     }
     return sample;
+}
+
+std::vector<Image> ConversationDataset::frames_of(const Record& record) const {
+    std::vector<Image> frames;
+    for (const fs::path& picture : record.pictures) {
+        frames.push_back(load_image(picture, {.max_pixels = options_.max_pixels}));
+    }
+    if (record.video.empty()) return frames;
+    // Training spreads its few frames over all of the video, not over one a second (SPEC.md, Training): the
+    // reader is asked for as many a second as there are.
+    const std::string name = fmt::format("file:{}", record.video.string());
+    VideoReaderOptions options;
+    options.source.max_pixels = options_.max_pixels;
+    options.max_frames = options_.max_frames;
+    options.threads = 1;  // samples are read side by side
+    if (const double fps = VideoSource(name, options.source).fps(); fps > 0) options.fps = fps;
+    VideoReader reader(name, options);
+    while (auto frame = reader.next()) frames.push_back(std::move(frame->image));
+    return frames;
 }
 
 }  // namespace llava_mini

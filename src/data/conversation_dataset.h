@@ -1,6 +1,6 @@
 // Data in the official LLaVA format: a JSON list, or one object a line (JSONL), of
-//   {"id": ..., "image": PATH or "video": FOLDER OF FRAMES, "conversations": [{"from": "human"|"gpt",
-//   "value": ...}]}
+//   {"id": ..., "image": FILE or "video": FILE OR FOLDER OF FRAMES,
+//    "conversations": [{"from": "human"|"gpt", "value": ...}]}
 // and pictures below a root folder.
 #pragma once
 
@@ -15,7 +15,8 @@
 namespace llava_mini {
 
 struct ConversationDatasetOptions {
-    /// Frames of a clip; of folders with more, evenly spread ones are taken (official training: 8).
+    /// Frames of a clip; of files and folders with more, evenly spread ones are taken (official training: 8;
+    /// spread_frame_indices in media/frame_sampler.h).
     int max_frames = 16;
     /// Pictures with more pixels are refused from their header.
     uint64_t max_pixels = 178'956'970;
@@ -23,21 +24,14 @@ struct ConversationDatasetOptions {
     Progress progress = {};
 };
 
-/// A sample that cannot be used, and why.
-struct SkippedSample {
-    uint64_t index = 0;  // in the file, from 0
-    std::string id;      // empty if it has none
-    std::string reason;
-};
-
 /// Samples of a file. Bad ones are left out and listed: a field missing or of a wrong type, turns that do not
 /// alternate from human to gpt, an empty question or answer, a placeholder without a picture or more than
-/// one, a path that leaves the root, a picture's file or a folder of frames that is not there. The order is
+/// one, a path that leaves the root, a file or a folder of frames that is not there. The order is
 /// the file's. Thread-safe.
 ///
 /// `<image>` (of a video also `<video>`) may stand in one human turn; it is taken out together with the line
 /// break beside it, for a prompt has it in front of the first question anyway. A sample without picture is
-/// text only. "video" names a folder whose pictures, by name, are the frames. The key "types", which the
+/// text only. "video" names a video's file, or a folder whose pictures, by name, are the frames. The key "types", which the
 /// official code does not look at, may give a type for each question.
 class ConversationDataset : public SampleSource {
   public:
@@ -47,18 +41,23 @@ class ConversationDataset : public SampleSource {
                         const ConversationDatasetOptions& options = {});
 
     uint64_t size() const override { return records_.size(); }
-    /// Reads and decodes the pictures. Throws Error(kInput) naming sample and picture if one is damaged;
+    /// Reads and decodes the pictures. Throws Error(kInput) naming sample and file if one is damaged;
     /// Error(kUsage) beyond size().
     Sample sample(uint64_t number) const override;
 
-    const std::vector<SkippedSample>& skipped() const { return skipped_; }
+    uint64_t index_of(uint64_t number) const override { return records_.at(number).index; }
+    /// By place in the file.
+    std::vector<SkippedSample> skipped() const override { return skipped_; }
 
   private:
     struct Record {
+        uint64_t index;  // in the file
         std::string id;
         std::vector<std::filesystem::path> pictures;
+        std::filesystem::path video;  // a file; empty: none
         std::vector<QaTurn> turns;
     };
+    std::vector<Image> frames_of(const Record& record) const;
     class Reader;
 
     std::string file_;

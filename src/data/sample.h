@@ -33,6 +33,13 @@ struct Sample {
         marks;  // of each frame, later marks lie on top; empty where nothing is known
 };
 
+/// A sample that cannot be used, and why.
+struct SkippedSample {
+    uint64_t index = 0;  // where it came from, from 0
+    std::string id;      // empty if it has none
+    std::string reason;
+};
+
 /// Samples by number. Thread-safe: the same number gives the same sample in any thread and order, which is
 /// what makes runs repeatable and resumable.
 class SampleSource {
@@ -42,6 +49,10 @@ class SampleSource {
     virtual uint64_t size() const = 0;
     /// Throws Error(kInput) naming the sample if it cannot be read.
     virtual Sample sample(uint64_t number) const = 0;
+    /// The place, where the samples came from, of the one of this number: what was left out counts.
+    virtual uint64_t index_of(uint64_t number) const { return number; }
+    /// What was left out when the source was opened.
+    virtual std::vector<SkippedSample> skipped() const { return {}; }
 };
 
 }  // namespace llava_mini

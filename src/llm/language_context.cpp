@@ -98,6 +98,10 @@ LanguageContext::LanguageContext(std::shared_ptr<const LanguageModel> model, Lan
         throw_system("a context of {} positions with a KV cache of type {} cannot be made ({})", n_ctx_,
                      ggml_type_name(options_.kv_type), reason.first_error());
     }
+    if (llama_adapter_lora* adapter = model_->adapter()) {
+        float scale = 1.0f;
+        llama_set_adapters_lora(context_.get(), &adapter, 1, &scale);
+    }
     const int64_t kv_width = int64_t{hp.n_head_kv} * hp.head_dim;
     kv_bytes_per_position_ =
         static_cast<uint64_t>(hp.n_layer) * 2 * ggml_row_size(options_.kv_type, kv_width);

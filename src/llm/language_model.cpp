@@ -46,6 +46,28 @@ bool most_weights_repack(const GgufFile& gguf) {
     return repacked >= plain;
 }
 
+// libllama takes what it is given for an adapter's factors: types and dimensions are looked at first.
+void check_adapter(const std::filesystem::path& file) {
+    const GgufFile gguf(file);
+    const auto text = [&](const char* key) {
+        return gguf.has(key) ? gguf.get_string(key) : std::string("nothing");
+    };
+    if (text("general.type") != "adapter" || text("adapter.type") != "lora") {
+        throw_input("{}: expected an adapter (general.type \"adapter\", adapter.type \"lora\"), found {}, {}",
+                    file.string(), text("general.type"), text("adapter.type"));
+    }
+    gguf.get_f32("adapter.lora.alpha");
+    for (const GgufTensor& tensor : gguf.tensors()) {
+        const bool is_float = tensor.type == GGML_TYPE_F32 || tensor.type == GGML_TYPE_F16 ||
+                              tensor.type == GGML_TYPE_BF16 || tensor.type == GGML_TYPE_Q8_0;
+        if (!is_float || tensor.shape[2] != 1 || tensor.shape[3] != 1) {
+            throw_input("{}: {}: expected a matrix of f32, f16, bf16 or q8_0, found {} [{}, {}, {}, {}]",
+                        file.string(), tensor.name, ggml_type_name(tensor.type), tensor.shape[0],
+                        tensor.shape[1], tensor.shape[2], tensor.shape[3]);
+        }
+    }
+}
+
 }  // namespace
 
 void LanguageModel::Free::operator()(llama_model* model) const {
@@ -75,6 +97,15 @@ LanguageModel::LanguageModel(const std::filesystem::path& file, const LanguageMo
     if (!model_)
         throw_input("{}: the language model cannot be loaded ({})", file.string(), reason.first_error());
     vocab_ = llama_model_get_vocab(model_.get());
+    if (!options.lora.empty()) {
+        check_adapter(options.lora);
+        const EngineLogCapture adapter_reason;
+        adapter_ = llama_adapter_lora_init(model_.get(), options.lora.c_str());
+        if (adapter_ == nullptr) {
+            throw_input("{}: the adapter does not fit {} ({})", options.lora.string(), file.string(),
+                        adapter_reason.first_error());
+        }
+    }
 
     constexpr int kControl = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
     for (int32_t id = 0; id < n_vocab(); ++id) {

@@ -12,6 +12,7 @@
 #include "core/progress.h"
 #include "model/hparams.h"
 
+struct llama_adapter_lora;
 struct llama_model;
 struct llama_vocab;
 
@@ -20,6 +21,7 @@ namespace llava_mini {
 struct LanguageModelOptions {
     int n_gpu_layers = -1;  ///< layers put on the GPU, if ggml has one; negative: all; 0: none, CPU only
     bool use_mmap = true;   ///< map the file instead of reading it (repacked weights are copied either way)
+    std::filesystem::path lora = {};  ///< an adapter (GGUF) that every context applies; empty: none
 };
 
 /// Weights and vocabulary. Immutable: any number of threads and LanguageContexts may share one; it must
@@ -27,7 +29,8 @@ struct LanguageModelOptions {
 class LanguageModel {
   public:
     /// Checks the file (llm/language_gguf.h) and loads it. Progress is reported in thousandths. Throws
-    /// Error(kInput) for a file that is no usable Llama model or when the progress callback stops the work,
+    /// Error(kInput) for a file that is no usable Llama model, an adapter that does not fit it, or when the
+    /// progress callback stops the work,
     /// and Error(kSystem) if memory does not suffice.
     explicit LanguageModel(const std::filesystem::path& file, const LanguageModelOptions& options = {},
                            const Progress& progress = {});
@@ -78,6 +81,7 @@ class LanguageModel {
     /// For the other parts of llm/.
     llama_model* handle() const { return model_.get(); }
     const llama_vocab* vocab() const { return vocab_; }
+    llama_adapter_lora* adapter() const { return adapter_; }  // null: none
 
   private:
     struct Free {
@@ -87,6 +91,7 @@ class LanguageModel {
     LlamaHparams hparams_;
     std::unique_ptr<llama_model, Free> model_;
     const llama_vocab* vocab_ = nullptr;
+    llama_adapter_lora* adapter_ = nullptr;  // the model's, and freed with it
     std::vector<ControlToken> control_tokens_;
 };
 

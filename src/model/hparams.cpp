@@ -28,6 +28,7 @@ constexpr const char* kAspectRatio = "llava-mini.preprocess.image_aspect_ratio";
 constexpr const char* kResolutionRatio = "llava-mini.preprocess.resolution_ratio";
 constexpr const char* kGrids = "llava-mini.compressor.grids";  // absent: no compressor
 constexpr const char* kCompressorHeadDim = "llava-mini.compressor.head_dim";
+constexpr const char* kAveragePooling = "llava-mini.compressor.average_pooling";  // absent: 0
 constexpr const char* kPrefusionLayers = "llava-mini.prefusion.block_count";
 constexpr const char* kWidth = "llava-mini.prefusion.embedding_length";
 constexpr const char* kFeedForward = "llava-mini.prefusion.feed_forward_length";
@@ -161,6 +162,7 @@ void write_vision_hparams(gguf_context* gguf, const VisionHparams& hp) {
         const std::vector<uint32_t> grids(hp.compressor_grids.begin(), hp.compressor_grids.end());
         gguf_set_arr_data(gguf, kGrids, GGUF_TYPE_UINT32, grids.data(), grids.size());
         set_integer(gguf, kCompressorHeadDim, hp.compressor_head_dim);
+        if (hp.average_pooling) set_integer(gguf, kAveragePooling, 1);
     }
 
     set_integer(gguf, kPrefusionLayers, hp.prefusion.n_layer);
@@ -222,7 +224,14 @@ VisionHparams read_vision_hparams(const gguf_context* gguf, const std::string& f
     if (metadata.has(kGrids)) {
         hp.compressor_grids = metadata.distinct_integers(kGrids, 1, kMaxGridSide, kMaxGrids);
         hp.compressor_head_dim = metadata.integer(kCompressorHeadDim, 1, kMaxWidth);
-        if (hp.n_embd % hp.compressor_head_dim != 0) {
+        hp.average_pooling = metadata.has(kAveragePooling) && metadata.integer(kAveragePooling, 0, 1) == 1;
+        for (const int side : hp.compressor_grids) {
+            if (hp.average_pooling && hp.patches_per_side() % side != 0) {
+                throw_input("{}: {}: expected divisors of the map's side {} (average pooling), found {}",
+                            file, kGrids, hp.patches_per_side(), side);
+            }
+        }
+        if (!hp.average_pooling && hp.n_embd % hp.compressor_head_dim != 0) {
             throw_input("{}: {}: expected a divisor of {} ({}), found {}", file, kCompressorHeadDim,
                         kTowerWidth, hp.n_embd, hp.compressor_head_dim);
         }

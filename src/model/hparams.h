@@ -50,6 +50,9 @@ struct VisionHparams {
     // Compressor: sides C of the query grids, the default first; empty: no compressor (plain LLaVA).
     std::vector<int> compressor_grids;
     int compressor_head_dim = 128;
+    /// The vision tokens are the means of C * C equal blocks of the feature map; there are no queries (an
+    /// ablation of the paper). Every C divides the map's side.
+    bool average_pooling = false;
 
     // Pre-fusion: 0 layers is allowed. Its n_vocab, n_ctx_train, tied_embeddings are unused, except that
     // prefusion.n_embd is always the language model's width d.

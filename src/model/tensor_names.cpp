@@ -71,7 +71,7 @@ std::vector<TensorSpec> tower_tensors(const VisionHparams& hp) {
 std::vector<TensorSpec> bridge_tensors(const VisionHparams& hp) {
     std::vector<TensorSpec> specs;
     const int64_t d_v = hp.n_embd, d = hp.prefusion.n_embd;
-    if (!hp.compressor_grids.empty()) {
+    if (!hp.compressor_grids.empty() && !hp.average_pooling) {
         for (const int side : hp.compressor_grids) {
             const std::string suffix = hp.compressor_grids.size() == 1 ? "" : fmt::format(".{}", side);
             const int64_t queries = int64_t{side} * side;

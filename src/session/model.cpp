@@ -40,8 +40,10 @@ std::pair<std::filesystem::path, std::filesystem::path> model_files(const ModelO
 
 Model::Impl::Impl(const ModelOptions& options)
     : files(model_files(options)),
+      lora(options.lora),
       language(std::make_shared<LanguageModel>(
-          files.first, LanguageModelOptions{.n_gpu_layers = options.gpu_layers}, options.progress)),
+          files.first, LanguageModelOptions{.n_gpu_layers = options.gpu_layers, .lora = options.lora},
+          options.progress)),
       embeddings(files.first),
       chat_template(*language),
       pipeline(files.second, embeddings, options),
@@ -52,7 +54,8 @@ Model::Impl::Impl(const ModelOptions& options)
 Hash128 Model::Impl::fingerprint() const {
     constexpr uint64_t kPlaces = 64, kPart = 64 << 10;
     Hash128 hash;
-    for (const auto& path : {files.first, files.second}) {
+    for (const auto& path : {files.first, files.second, lora}) {
+        if (path.empty()) continue;
         const RandomAccessFile file(path);
         std::vector<uint8_t> part(std::min(kPart, file.size()));
         const std::string size = std::to_string(file.size());

@@ -24,10 +24,11 @@ class Model::Impl {
     /// number the model does not offer.
     int grid_side(int vision_tokens) const;
 
-    /// Tells models apart: of both files their sizes and 64 KiB at 64 places.
+    /// Tells models apart: of both files, and of the adapter, their sizes and 64 KiB at 64 places.
     Hash128 fingerprint() const;
 
     const std::pair<std::filesystem::path, std::filesystem::path> files;  // language model, vision side
+    const std::filesystem::path lora;                                     // empty: none
     const std::shared_ptr<const LanguageModel> language;
     const TokenEmbeddings embeddings;
     const ChatTemplate chat_template;

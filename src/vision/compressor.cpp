@@ -58,6 +58,25 @@ Matrix resize_position_grid(const Matrix& grid, int64_t to_side) {
     return resized;
 }
 
+CompressedFeatures average_pool(const Matrix& features, int grid_side) {
+    const int64_t side = square_side(features.rows);
+    if (side % grid_side != 0) {
+        throw_input("compressor: a map of side {} cannot be cut into {} x {} equal blocks", side, grid_side,
+                    grid_side);
+    }
+    const int64_t block = side / grid_side, queries = int64_t{grid_side} * grid_side;
+    const float share = 1.0f / static_cast<float>(block * block);
+    CompressedFeatures pooled{Matrix(queries, features.cols), Matrix(queries, features.rows)};
+    for (int64_t i = 0; i < features.rows; ++i) {
+        const int64_t query = i / side / block * grid_side + i % side / block;
+        const auto from = features.row(i);
+        const auto to = pooled.tokens.row(query);
+        for (size_t c = 0; c < from.size(); ++c) to[c] += share * from[c];
+        pooled.attention.row(query)[static_cast<size_t>(i)] = share;
+    }
+    return pooled;
+}
+
 Compressor::Compressor(const VisionWeights& weights, Backends& backends)
     : weights_(weights), backends_(backends) {}
 
@@ -128,6 +147,7 @@ CompressedFeatures Compressor::compress(const Matrix& features, int grid_side) {
         throw_input("the model has no compression grid of side {} (it has {})", grid_side,
                     fmt::join(hp.compressor_grids, ", "));
     }
+    if (hp.average_pooling) return average_pool(features, grid_side);
     if (graph_shape_ != std::pair{grid_side, features.rows}) build(grid_side, features.rows);
     graph_->set("features", features.data);
     graph_->set("key_positions", key_positions(grid_side, features.rows).data);

@@ -16,8 +16,14 @@ namespace llava_mini {
 /// interpolation does (a = -0.75, align_corners false, no antialias, edges clamped). Thread-safe.
 Matrix resize_position_grid(const Matrix& grid, int64_t to_side);
 
+/// Compression by average pooling: the means of grid_side x grid_side equal blocks of a square map [S*S, d_v],
+/// row by row, and each feature's share in them. Throws Error(kInput) if grid_side does not divide S.
+/// Thread-safe.
+CompressedFeatures average_pool(const Matrix& features, int grid_side);
+
 /// PatchFeatures -> CompressedFeatures. Source: LLaVA-Mini, section 4.1: learned queries attend to the patch
-/// features; keys get the positions added, values do not. Not thread-safe.
+/// features; keys get the positions added, values do not. Models with average_pooling take average_pool().
+/// Not thread-safe.
 class Compressor {
   public:
     /// Both must outlive the compressor. The model must have a compressor.

@@ -8,9 +8,11 @@
 
 #include "core/file.h"
 #include "data/dataset_writer.h"
+#include "media/frame_sampler.h"
 #include "media/picture_writer.h"
 #include "support/error_text.h"
 #include "support/test_data.h"
+#include "support/test_video.h"
 
 namespace llava_mini {
 namespace {
@@ -132,8 +134,6 @@ TEST_F(ConversationDatasetTest, BadSamplesAreSkippedWithTheirReason) {
     EXPECT_THAT(reason(R"({"image": "a.png", "video": "clip", )" + turns + "}"),
                 HasSubstr("both an image and a video"));
     EXPECT_THAT(reason(R"({"video": "nowhere", )" + turns + "}"), HasSubstr("No such file"));
-    EXPECT_THAT(reason(R"({"video": "film.mp4", )" + turns + "}"),
-                HasSubstr("only folders of frames are read"));
     EXPECT_THAT(reason(R"({"types": ["a", "b"], )" + turns + "}"), HasSubstr("a list of 1 names"));
 }
 
@@ -155,6 +155,29 @@ TEST_F(ConversationDatasetTest, DamagedPictureNamesTheSample) {
         R"([{"id": "x", "image": "broken.png", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}])");
     EXPECT_THAT(error_text([&] { data.sample(0); }), HasSubstr("data.json: sample x: "));
     EXPECT_THAT(error_text([&] { data.sample(0); }), HasSubstr("broken.png"));
+}
+
+TEST_F(ConversationDatasetTest, VideoFilesGiveFramesSpreadOverTheWhole) {
+    const auto sample = [](const std::string& file) {
+        return R"({"id": ")" + file + R"(", "video": ")" + file +
+               R"(", "conversations": [{"from": "human", "value": "<video>\nq"}, {"from": "gpt", "value": "a"}]})";
+    };
+    test::write_test_video(dir / "ten.avi", {.frames = 45});
+    test::write_test_video(dir / "short.avi", {.frames = 5});
+    const ConversationDataset data =
+        load("[" + sample("ten.avi") + "," + sample("short.avi") + "," + sample("film.mp4") + "]",
+             "data.json", {.max_frames = 8});
+    ASSERT_EQ(data.size(), 3u);
+    const auto numbers = [&](uint64_t number) {
+        std::vector<int64_t> found;
+        for (const Image& frame : data.sample(number).frames) found.push_back(test::number_in(frame));
+        return found;
+    };
+    EXPECT_EQ(numbers(0), spread_frame_indices(45, 8));
+    EXPECT_EQ(numbers(1), spread_frame_indices(5, 5));
+    EXPECT_EQ(data.sample(0).turns[0].question, "q");
+    EXPECT_THAT(error_text([&] { data.sample(2); }),
+                ::testing::AllOf(HasSubstr("data.json: sample film.mp4: "), HasSubstr("film.mp4")));
 }
 
 // A source of a picture, a clip and a text.

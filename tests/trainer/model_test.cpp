@@ -19,11 +19,19 @@ std::vector<float> values(const torch::Tensor& tensor) {
     return {t.data_ptr<float>(), t.data_ptr<float>() + t.numel()};
 }
 
-class SmallCheckpoint : public testing::TestWithParam<std::vector<int>> {
+struct Variant {
+    std::vector<int> grids;  // empty: plain LLaVA
+    int resolution_ratio = 1;
+    bool average_pooling = false;
+};
+
+class SmallCheckpoint : public testing::TestWithParam<Variant> {
   protected:
     void SetUp() override {
-        const auto tokenizer = write_small_tokenizer(dir_ / "tokenizer");
-        write_initial_checkpoint(dir_ / "checkpoint", small_options(tokenizer, GetParam()));
+        auto options = small_options(write_small_tokenizer(dir_ / "tokenizer"), GetParam().grids);
+        options.config["resolution_ratio"] = GetParam().resolution_ratio;
+        if (GetParam().average_pooling) options.config["compressor"] = "average";
+        write_initial_checkpoint(dir_ / "checkpoint", options);
     }
     test::TempDir dir_;
 };
@@ -35,7 +43,7 @@ const std::vector<float>& array(const std::vector<DumpArray>& arrays, const std:
     throw std::out_of_range(name);
 }
 
-// 96 px, patches of 16, tied embeddings, grouped queries: logits within 1e-3 of the runtime's (f32). The
+// 96 px, patches of 16, tied embeddings, grouped queries, high resolution, pooling: logits within 1e-3 of the runtime's (f32). The
 // model was converted from what the trainer saved.
 TEST_P(SmallCheckpoint, LogitsEqualTheRuntimes) {
     const torch::NoGradGuard no_gradients;
@@ -65,7 +73,7 @@ TEST_P(SmallCheckpoint, LogitsEqualTheRuntimes) {
     ids.push_back(example.conversations[0].tokens[ids.size()].id);
     write_npy(dir_ / "ids.npy", std::vector<int64_t>{static_cast<int64_t>(ids.size())}, ids);
 
-    const std::vector<int> grids = GetParam().empty() ? std::vector<int>{0} : GetParam();
+    const std::vector<int> grids = GetParam().grids.empty() ? std::vector<int>{0} : GetParam().grids;
     for (const int grid : grids) {
         const auto arrays = dump_stages(*runtime, {.image = dir_ / "picture.png",
                                                    .ids = dir_ / "ids.npy",
@@ -94,7 +102,7 @@ TEST_P(SmallCheckpoint, ABatchEqualsOneQuestionAtATime) {
     examples.push_back(maker.make(Squares().sample(9), {.dialogue_share = 1.0}, 9));
     examples[1].conversations[1].unfused = true;
 
-    const int grid = GetParam().empty() ? 0 : GetParam().back();
+    const int grid = GetParam().grids.empty() ? 0 : GetParam().grids.back();
     const Outputs together = small.model->forward(collate(examples, small.model->batch_shape(), grid, 0));
     std::vector<torch::Tensor> alone;
     for (const Example& example : examples) {
@@ -107,8 +115,9 @@ TEST_P(SmallCheckpoint, ABatchEqualsOneQuestionAtATime) {
     EXPECT_LT((together.logits - torch::cat(alone)).abs().max().item<double>(), 1e-4);
 }
 
-INSTANTIATE_TEST_SUITE_P(Grids, SmallCheckpoint,
-                         testing::Values(std::vector<int>{1}, std::vector<int>{2, 1}, std::vector<int>{}));
+INSTANTIATE_TEST_SUITE_P(Variants, SmallCheckpoint,
+                         testing::Values(Variant{{1}}, Variant{{2, 1}}, Variant{{}}, Variant{{1, 2}, 2},
+                                         Variant{{2, 3, 1}, 1, true}, Variant{{2}, 2, true}));
 
 }  // namespace
 }  // namespace llava_mini::trainer

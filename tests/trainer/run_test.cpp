@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "support/error_text.h"
+#include "tools/progress_bar.h"
 #include "trainer/small_run.h"
 
 namespace llava_mini::trainer {
@@ -27,10 +28,12 @@ class Runs : public testing::Test {
     RunEnd run(const std::string& name, const std::string& recipe, uint64_t stop_at = 0, int data_threads = 1,
                const SourceFactory& factory = make_test_source) {
         SmallModel small(base_);
+        const Recipe parsed = parse_recipe(recipe, "recipe");
+        prepare_model(parsed, *small.model);
         const auto progress = [&](uint64_t done, uint64_t, std::string_view) {
             return stop_at == 0 || done < stop_at;
         };
-        return run_recipe(parse_recipe(recipe, "recipe"), *small.model, *small.tokenizer, factory,
+        return run_recipe(parsed, *small.model, *small.tokenizer, factory,
                           {dir_ / name, base_, data_threads, 5, progress});
     }
     std::string weights(const std::string& name) const {
@@ -145,6 +148,58 @@ TEST_F(Runs, MistakesInRecipes) {
     EXPECT_THAT(message("[1, 2]", "[1, 3]"),
                 testing::AllOf(HasSubstr("no grid of side 3"), HasSubstr("1, 2")));
     EXPECT_THAT(message("\"phases\": [", "\"phases\": [{]"), HasSubstr("recipe"));
+}
+
+TEST_F(Runs, AveragePoolingTrains) {
+    auto options = small_options(dir_ / "tokenizer", {2, 1});
+    options.config["compressor"] = "average";
+    std::filesystem::remove_all(base_);
+    write_initial_checkpoint(base_, options);
+    EXPECT_EQ(SafetensorsReader(base_).find("model.compressor.query.1"), nullptr);
+    std::string recipe = small_recipe(240, R"("checkpoint_every": 0)");
+    ASSERT_EQ(run("pooled", recipe), RunEnd::kDone);
+    std::ifstream log(dir_ / "pooled" / "log.jsonl");
+    std::vector<double> losses;
+    for (std::string line; std::getline(log, line);) {
+        const auto entry = nlohmann::json::parse(line);
+        if (entry["event"] == "train" && entry["phase"] == "questions") losses.push_back(entry["answers"]);
+    }
+    ASSERT_GT(losses.size(), 4u);
+    EXPECT_LT(losses.back(), 0.7 * losses.front());
+
+    options.config["compressor_size"] = {4};
+    EXPECT_THAT(test::error_text([&] { write_initial_checkpoint(dir_ / "four", options); }),
+                testing::AllOf(HasSubstr("compressor_size"), HasSubstr("side 6")));
+}
+
+TEST(RecipeChanges, ReachFieldsListsAndNewFields) {
+    const std::string text = small_recipe(16);
+    const Recipe recipe = parse_recipe(text, "recipe",
+                                       {"seed=7", "phases.1.lr.language=0", "phases.0.name=first",
+                                        "gradient_checkpointing=true", "phases.1.grids=[1]"});
+    EXPECT_EQ(recipe.seed, 7u);
+    EXPECT_EQ(recipe.phases[1].rates[static_cast<size_t>(Part::kLanguage)], 0);
+    EXPECT_EQ(recipe.phases[0].name, "first");
+    EXPECT_EQ(recipe.phases[1].grids, std::vector<int>{1});
+    EXPECT_TRUE(recipe.gradient_checkpointing);
+    EXPECT_NE(recipe.text, text);
+    const auto message = [&](const std::string& change) {
+        return test::error_text([&] { parse_recipe(text, "recipe", {change}); });
+    };
+    EXPECT_THAT(message("seed"), HasSubstr("expected PATH=VALUE"));
+    EXPECT_THAT(message("phases.2.batch=1"), HasSubstr("phases.2: expected a place in a list of 2"));
+    EXPECT_THAT(message("model.config.x=1"), HasSubstr("there is no model"));
+    EXPECT_THAT(message("sed=1"), HasSubstr("unknown field 'sed'"));
+    EXPECT_THAT(message("phases.0.batch=many"), HasSubstr("batch"));
+}
+
+TEST(TimeLeft, DoesNotCountWhatWasDoneBefore) {
+    tools::TimeLeft fresh, resumed;
+    EXPECT_FALSE(fresh.update(0, 1000, 5));
+    EXPECT_DOUBLE_EQ(*fresh.update(250, 1000, 15), 30);
+    EXPECT_FALSE(resumed.update(900, 1000, 5));
+    EXPECT_DOUBLE_EQ(*resumed.update(910, 1000, 15), 90);
+    EXPECT_DOUBLE_EQ(*resumed.update(1000, 1000, 105), 0);
 }
 
 TEST(Shuffle, IsAPermutationThatDiffersByKey) {

@@ -90,5 +90,22 @@ TEST(PositionGrid, IsResizedAsTorchDoes) {
     }
 }
 
+TEST(AveragePool, MeansOfEqualBlocks) {
+    Matrix map(36, 2);
+    for (int64_t i = 0; i < 36; ++i) {
+        map.row(i)[0] = static_cast<float>(i % 6);
+        map.row(i)[1] = static_cast<float>(i / 6);
+    }
+    const CompressedFeatures pooled = average_pool(map, 3);
+    ASSERT_EQ(pooled.tokens.rows, 9);
+    for (int64_t i = 0; i < 9; ++i) {
+        EXPECT_NEAR(pooled.tokens.row(i)[0], static_cast<float>(i % 3) * 2 + 0.5f, 1e-6);
+        EXPECT_NEAR(pooled.tokens.row(i)[1], static_cast<float>(i / 3) * 2 + 0.5f, 1e-6);
+    }
+    EXPECT_EQ(pooled.attention.row(5)[2 * 6 + 4], 0.25f);
+    EXPECT_EQ(pooled.attention.row(5)[2 * 6 + 3], 0.0f);
+    EXPECT_THROW(average_pool(map, 4), Error);
+}
+
 }  // namespace
 }  // namespace llava_mini

@@ -1,0 +1,95 @@
+// What becomes of a sample before it is trained on.
+#include "trainer/examples.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "scenes/generator.h"
+#include "trainer/batch.h"
+
+namespace llava_mini::trainer {
+namespace {
+
+class SceneExamples : public testing::Test {
+  protected:
+    static VisionHparams vision() {
+        VisionHparams vision;
+        vision.image_size = 96;
+        vision.patch_size = 16;
+        return vision;
+    }
+
+    const std::filesystem::path root_ = std::filesystem::path(LLAVA_MINI_GOLDEN_DIR).parent_path().parent_path();
+    const Tokenizer tokenizer_{root_ / "recipes" / "tiny-tokenizer", 2048, 1, {2}};
+    const VisionHparams vision_ = vision();
+    QuestionTypes types_;
+    const ExampleMaker maker_{tokenizer_, vision_, types_};
+};
+
+// Where something is and what colour it has are what its name's fused row should be near: the answers.
+TEST_F(SceneExamples, MentionsAreTheAnswersOfWhereAndColour) {
+    const scenes::SceneGenerator scenes({.scene = {.min_things = 2, .max_things = 4},
+                                         .weights = {{"where", 5}, {"colour", 5}}});
+    int asked = 0, found = 0, absent = 0;
+    for (uint64_t number = 0; number < 60; ++number) {
+        const Sample sample = scenes.sample(number);
+        const Example example = maker_.make(sample, {.mentions = true}, 1);
+        ASSERT_EQ(example.conversations.size(), sample.turns.size());
+        for (size_t i = 0; i < sample.turns.size(); ++i) {
+            const Conversation& conversation = example.conversations[i];
+            for (const TextTarget& target : conversation.text_targets) {
+                EXPECT_EQ(conversation.tokens.at(target.position).kind, SegmentKind::kFused);
+            }
+            const QaTurn& turn = sample.turns[i];
+            if (turn.type == "exist" && turn.answer == "no") {
+                absent += conversation.text_targets.empty() ? 1 : 0;
+            }
+            if (turn.type != "where") continue;
+            ++asked;
+            const auto& targets = conversation.text_targets;
+            const bool all = [&] {
+                for (const int32_t id : tokenizer_.word_ids(turn.answer)) {
+                    if (std::none_of(targets.begin(), targets.end(),
+                                     [id](const TextTarget& t) { return t.token == id; })) {
+                        return false;
+                    }
+                }
+                return true;
+            }();
+            found += all ? 1 : 0;
+            const float sum = std::accumulate(targets.begin(), targets.end(), 0.0f,
+                                              [](float s, const TextTarget& t) { return s + t.weight; });
+            EXPECT_NEAR(sum, std::round(sum), 1e-4) << turn.question;
+        }
+    }
+    EXPECT_GE(asked, 30);
+    // A thing near a line between cells may be said to be in one and have its middle in the other.
+    EXPECT_GE(found, asked * 9 / 10);
+    EXPECT_GT(absent, 0);
+}
+
+// Gaps spread a clip's frames, in order, over no more positions than are allowed.
+TEST_F(SceneExamples, GapsSpreadTheFramesOfClips) {
+    const scenes::SceneGenerator scenes({.clip = {.min_frames = 6, .max_frames = 6}, .clip_share = 1.0});
+    constexpr int64_t kSpan = 3000;
+    int64_t longest = 0;
+    for (uint64_t number = 0; number < 8; ++number) {
+        const Example example = maker_.make(scenes.sample(number), {.position_span = kSpan}, number);
+        const Batch batch = collate({example}, {.image_size = 96, .patches = 36}, 1, 0);
+        const int64_t* positions = batch.positions.data_ptr<int64_t>();
+        for (const Segment& segment : batch.segments) {
+            EXPECT_EQ(positions[segment.start], 0);
+            for (int64_t i = 1; i < segment.length; ++i) {
+                EXPECT_GT(positions[segment.start + i], positions[segment.start + i - 1]);
+            }
+            const int64_t last = positions[segment.start + segment.length - 1];
+            longest = std::max(longest, last);
+            EXPECT_LT(last, kSpan + segment.length);
+        }
+    }
+    EXPECT_GT(longest, kSpan / 10);
+}
+
+}  // namespace
+}  // namespace llava_mini::trainer
