@@ -82,21 +82,8 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
                 if (video)
                     conversation.gaps =
                         draw_gaps(sample.frames.size(), options.position_span, key_of(key, 3, i));
+                if (options.mentions && !conversation.unfused) add_mentions(turns, conversation);
                 example.conversations.push_back(std::move(conversation));
-            }
-        }
-        if (options.mentions && sample.frames.size() == 1 && !sample.marks.empty()) {
-            const auto words = words_of_names(sample.marks[0]);
-            for (Conversation& conversation : example.conversations) {
-                if (conversation.unfused) continue;
-                for (size_t i = 0; i < conversation.tokens.size(); ++i) {
-                    const PromptToken& token = conversation.tokens[i];
-                    const auto found = words.find(token.id);
-                    if (token.kind != SegmentKind::kFused || found == words.end()) continue;
-                    for (const auto& [word, weight] : found->second) {
-                        conversation.text_targets.push_back({i, word, weight});
-                    }
-                }
             }
         }
     } catch (const Error& e) {
@@ -110,35 +97,29 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
     return example;
 }
 
-// For the token of every name, single or plural, the tokens of where its things are and what colour they have;
-// weights of a name sum to 1.
-std::map<int32_t, std::vector<std::pair<int32_t, float>>> ExampleMaker::words_of_names(
-    const std::vector<Mark>& marks) const {
-    std::map<int32_t, std::vector<std::pair<int32_t, float>>> words;
-    for (const Mark& name : marks) {
-        if (name.kind != Mark::Kind::kName) continue;
-        const float x = (name.x0 + name.x1) / 2, y = (name.y0 + name.y1) / 2;
-        std::vector<int32_t> said;
-        for (const Mark& mark : marks) {
-            const bool place =
-                mark.kind == Mark::Kind::kPlace && x >= mark.x0 && x < mark.x1 && y >= mark.y0 && y < mark.y1;
-            const bool colour = mark.kind == Mark::Kind::kColour && mark.x0 == name.x0 &&
-                                mark.y0 == name.y0 && mark.x1 == name.x1 && mark.y1 == name.y1;
-            if (!place && !colour) continue;
-            const std::vector<int32_t> ids = tokenizer_.word_ids(mark.word);
-            said.insert(said.end(), ids.begin(), ids.end());
-        }
-        for (const std::string& word : {name.word, name.plural}) {
-            const std::vector<int32_t> ids =
-                word.empty() ? std::vector<int32_t>{} : tokenizer_.word_ids(word);
-            if (ids.size() != 1) continue;
-            for (const int32_t id : said) words[ids[0]].emplace_back(id, 1.0f);
+// The weights of a word's targets sum to 1.
+void ExampleMaker::add_mentions(std::span<const QaTurn> turns, Conversation& conversation) const {
+    std::map<int32_t, std::vector<int32_t>> words;
+    for (const QaTurn& turn : turns) {
+        for (const Hint& hint : turn.hints) {
+            const std::vector<int32_t> name = tokenizer_.word_ids(hint.name);
+            if (name.size() != 1) continue;
+            std::vector<int32_t>& said = words[name[0]];
+            said.clear();
+            for (const std::string& word : hint.words) {
+                const std::vector<int32_t> ids = tokenizer_.word_ids(word);
+                said.insert(said.end(), ids.begin(), ids.end());
+            }
         }
     }
-    for (auto& [name, said] : words) {
-        for (auto& [token, weight] : said) weight = 1.0f / static_cast<float>(said.size());
+    for (size_t i = 0; i < conversation.tokens.size(); ++i) {
+        const PromptToken& token = conversation.tokens[i];
+        const auto found = words.find(token.id);
+        if (token.kind != SegmentKind::kFused || found == words.end()) continue;
+        for (const int32_t word : found->second) {
+            conversation.text_targets.push_back({i, word, 1.0f / static_cast<float>(found->second.size())});
+        }
     }
-    return words;
 }
 
 // Of each kind a patch gets the mark that covers most of it; among equals the later, which lies on top.

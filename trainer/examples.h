@@ -3,6 +3,7 @@
 
 #include <map>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,7 @@ class QuestionTypes {
 struct ExampleOptions {
     bool questions = true;      ///< false: the pictures and their marks alone
     bool targets = false;       ///< patch targets and words, from the marks
-    bool mentions = false;      ///< targets of names in questions about one picture, from its marks
+    bool mentions = false;      ///< targets of the words of questions that have hints
     double dialogue_share = 0;  ///< of the samples become one conversation of all turns; else one a turn
     double unfused_share = 0;   ///< of the conversations keep plain embeddings (see Conversation::unfused)
     /// Clips are spread over up to so many positions of the language model, by leaving some out before a few
@@ -49,8 +50,7 @@ class ExampleMaker {
     Example make(const Sample& sample, const ExampleOptions& options, uint64_t key) const;
 
   private:
-    std::map<int32_t, std::vector<std::pair<int32_t, float>>> words_of_names(
-        const std::vector<Mark>& marks) const;
+    void add_mentions(std::span<const QaTurn> turns, Conversation& conversation) const;
     void add_targets(const Image& frame, const std::vector<Mark>& marks, bool video,
                      const ExampleOptions& options, Example& example) const;
 

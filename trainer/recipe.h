@@ -16,7 +16,7 @@ namespace llava_mini::trainer {
 
 /// Samples of one source in a phase.
 struct DataSpec {
-    std::string source;  // "scenes", "official", or one a caller knows
+    std::string source;  // "scenes", "long_scenes", "official", or one a caller knows
     nlohmann::ordered_json options = nlohmann::ordered_json::object();  // of the source
     double weight = 1;        // share among the sources that are active
     double from = 0, to = 1;  // active between these fractions of the phase: a curriculum

@@ -173,14 +173,12 @@ class Painter {
     }
     float scale() const { return look_.width * static_cast<float>(canvas_.width); }
 
-    void mark(Mark::Kind kind, const char* word, Box box, std::string plural = {}) {
+    void mark(Mark::Kind kind, const char* word, Box box) {
         box.x0 = std::max(box.x0, 0.0f);
         box.y0 = std::max(box.y0, 0.0f);
         box.x1 = std::min(box.x1, static_cast<float>(canvas_.width));
         box.y1 = std::min(box.y1, static_cast<float>(canvas_.height));
-        if (!box.empty()) {
-            marks_.push_back({kind, word, box.x0, box.y0, box.x1, box.y1, std::move(plural)});
-        }
+        if (!box.empty()) marks_.push_back({kind, word, box.x0, box.y0, box.x1, box.y1});
     }
 
     void paint_object(const Thing& thing) {
@@ -195,8 +193,7 @@ class Painter {
         pose.width = longer * std::min(1.0f, sprite.aspect());
         pose.height = longer * std::min(1.0f, 1 / sprite.aspect());
         if (!shape) {
-            mark(Mark::Kind::kName, noun_word(thing.noun), sprite.draw(canvas_, pose),
-                 noun_plural(thing.noun));
+            mark(Mark::Kind::kName, noun_word(thing.noun), sprite.draw(canvas_, pose));
             return;
         }
         if (thing.noun == shape_noun(7))
@@ -216,7 +213,7 @@ class Painter {
             sprite.draw(canvas_, rim, luma > 100 ? Rgb{30, 30, 30} : Rgb{245, 245, 245});
         }
         const Box box = sprite.draw(canvas_, pose, colour);
-        mark(Mark::Kind::kName, noun_word(thing.noun), box, noun_plural(thing.noun));
+        mark(Mark::Kind::kName, noun_word(thing.noun), box);
         mark(Mark::Kind::kColour, word.word, box);
     }
 
