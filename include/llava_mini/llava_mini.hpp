@@ -212,6 +212,10 @@ class Session {
     /// Error(kInput) naming the source; the conversation stays as it was.
     VideoFacts add_video(const std::string& source, const VideoOptions& options = {});
 
+    /// The same with frames that the program makes. All of them are looked at: of the options, those that
+    /// choose frames and decode them have no effect, but for `fps`, which says how far apart they are shown.
+    VideoFacts add_video(const GeneratedVideo& video, const VideoOptions& options = {});
+
     /// Makes the conversation one about a video that make_video_index() has stored; no frame is looked at
     /// again. Throws Error(kInput) if the index is damaged, not complete, or was made with another model; the
     /// conversation stays as it was.
@@ -242,6 +246,8 @@ class Session {
 
     /// Forgets the conversation and its pictures.
     void reset();
+    /// Forgets questions and answers. Pictures or video stay, with what was computed of them.
+    void restart();
 
     const std::vector<ChatTurn>& turns() const;
     int pictures() const;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "llava_mini/video.hpp"
+#include "media/frame_source.h"
 #include "media/video_source.h"
 #include "model/stages.h"
 
@@ -26,11 +27,6 @@ struct VideoReaderOptions {
     bool live = false;
 };
 
-struct VideoFrame {
-    Image image;         ///< upright, as its display matrix says
-    double seconds = 0;  ///< from the video's beginning
-};
-
 /// Which frames. Of a file, packets are counted in a first pass that decodes nothing, and frame_indices()
 /// (media/frame_sampler.h, the official rule) chooses among those between `start` and `end`. Where the frame
 /// rate varies so much that the rule would miss the middle of its second by more than half a step, the rule
@@ -41,23 +37,23 @@ struct VideoFrame {
 /// are converted to RGB. Frames that no other depends on are not decoded unless they are chosen, and where
 /// the next chosen frame lies behind a later key frame, the reader jumps to that. Damaged packets are skipped
 /// and counted.
-class VideoReader {
+class VideoReader : public FrameSource {
   public:
     /// Opens the source and makes the plan. Throws Error(kInput) naming the source (see VideoSource), for a
     /// file without a frame between start and end, or for a codec or device that this build of FFmpeg does
     /// not have; Error(kUsage) for options that make no sense.
     VideoReader(const std::string& name, const VideoReaderOptions& options);
     /// Stops decoding.
-    ~VideoReader();
+    ~VideoReader() override;
     VideoReader(const VideoReader&) = delete;
     VideoReader& operator=(const VideoReader&) = delete;
 
-    const VideoFacts& facts() const;
+    const VideoFacts& facts() const override;
     /// Waits for the next chosen frame; nothing at the end. Throws what made decoding fail: Error(kInput) if
     /// not a single frame could be decoded or a frame is too large. One thread at a time.
-    std::optional<VideoFrame> next();
+    std::optional<VideoFrame> next() override;
     /// So far. Thread-safe.
-    VideoReport report() const;
+    VideoReport report() const override;
 
   private:
     class Impl;

@@ -46,16 +46,21 @@ LanguageContextOptions Session::Impl::context_options() {
 }
 
 void Session::Impl::reset() {
-    turns.clear();
     pictures.clear();
     source_.reset();
     video_.reset();
-    conversation_.clear();
-    const std::string system = options.system_prompt.value_or(pipeline().hparams().system_prompt);
-    if (!system.empty()) conversation_.push_back({{"system", system}});
+    restart();
     forget_computed();
     picture_timings_ = {};
     pictures_cached_ = 0;
+}
+
+// What is in the KV cache stays: the next prompt keeps what it has in common with it.
+void Session::Impl::restart() {
+    turns.clear();
+    conversation_.clear();
+    const std::string system = options.system_prompt.value_or(pipeline().hparams().system_prompt);
+    if (!system.empty()) conversation_.push_back({{"system", system}});
 }
 
 void Session::Impl::forget_computed() {
@@ -368,6 +373,9 @@ void Session::stop() {
 }
 void Session::reset() {
     impl_->reset();
+}
+void Session::restart() {
+    impl_->restart();
 }
 const std::vector<ChatTurn>& Session::turns() const {
     return impl_->turns;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "llm/language_context.h"
@@ -25,7 +26,9 @@ class Session::Impl {
         reset();
     }
 
-    VideoFacts add_video(const std::string& source, const VideoOptions& video_options);
+    /// A video by its name, or one whose frames the program makes.
+    using VideoOrigin = std::variant<std::string, GeneratedVideo>;
+    VideoFacts add_video(const VideoOrigin& origin, const VideoOptions& video_options);
     VideoFacts add_index(const std::filesystem::path& index, bool allow_unfinished);
     std::vector<int32_t> fused_head() const;
     std::vector<uint8_t> state_of_frames();
@@ -36,6 +39,7 @@ class Session::Impl {
                const std::function<bool(std::string_view)>& on_text);
     std::vector<uint8_t> contact_sheet(std::span<const FrameEvidence> evidence) const;
     void reset();
+    void restart();
 
     const std::shared_ptr<Model> model;
     const SessionOptions options;
@@ -77,12 +81,14 @@ class Session::Impl {
     Timings picture_timings_;            // of pictures added since the last answer
     int pictures_cached_ = 0;
 
-    // A video: where it is read, as long as its frames were not looked at; what was seen of it.
+    // A video: where its frames come from; what was seen of it.
     struct Source {
-        std::string name;
+        VideoOrigin origin;
         VideoOptions options;
-        std::unique_ptr<FrameEncoder> encoder;  // null: to be opened (again)
+        int grid_side = 0;
+        std::unique_ptr<FrameEncoder> encoder = {};  // null: to be opened (again)
     };
+    std::unique_ptr<FrameEncoder> open_frames(const Source& source);
     std::unique_ptr<Source> source_;
     std::optional<SeenVideo> video_;
 };

@@ -11,13 +11,24 @@
 
 namespace llava_mini {
 
-VideoFacts Session::Impl::add_video(const std::string& source, const VideoOptions& video_options) {
+std::unique_ptr<FrameEncoder> Session::Impl::open_frames(const Source& source) {
+    std::unique_ptr<FrameSource> frames;
+    if (const auto* generated = std::get_if<GeneratedVideo>(&source.origin)) {
+        frames = std::make_unique<GeneratedFrames>(*generated, source.options.fps, &stop);
+    } else {
+        frames = std::make_unique<VideoReader>(std::get<std::string>(source.origin),
+                                               reader_options(source.options, &stop));
+    }
+    return std::make_unique<FrameEncoder>(pipeline(), std::move(frames), source.options, source.grid_side);
+}
+
+VideoFacts Session::Impl::add_video(const VideoOrigin& origin, const VideoOptions& video_options) {
     if (has_vision()) throw_usage("a conversation is about pictures or one video");
     if (video_options.fusion_frames < 0) throw_usage("{} fusion frames", video_options.fusion_frames);
     stop = false;
-    auto opened = std::make_unique<Source>(Source{source, video_options, nullptr});
-    opened->encoder = std::make_unique<FrameEncoder>(
-        pipeline(), source, video_options, model->impl().grid_side(video_options.vision_tokens), 0, &stop);
+    auto opened = std::make_unique<Source>(
+        Source{origin, video_options, model->impl().grid_side(video_options.vision_tokens)});
+    opened->encoder = open_frames(*opened);
     source_ = std::move(opened);
     forget_computed();
     return source_->encoder->facts();
@@ -78,13 +89,10 @@ void Session::Impl::restore_state(const std::vector<PromptToken>& prompt) {
 void Session::Impl::look_at_video(const std::vector<PromptToken>& prompt, const SamplingOptions& sampling,
                                   Answer& answer) {
     const VideoOptions& video_options = source_->options;
-    const int side = model->impl().grid_side(video_options.vision_tokens);
-    if (!source_->encoder) {
-        source_->encoder =
-            std::make_unique<FrameEncoder>(pipeline(), source_->name, video_options, side, 0, &stop);
-    }
+    if (!source_->encoder) source_->encoder = open_frames(*source_);
     // Refused before the work, not after it.
-    const int64_t expected = source_->encoder->facts().chosen * pipeline().hparams().vision_tokens(side);
+    const int64_t expected =
+        source_->encoder->facts().chosen * pipeline().hparams().vision_tokens(source_->grid_side);
     make_room(static_cast<int64_t>(prompt.size()) + expected, sampling);
 
     PassText text;
@@ -206,6 +214,10 @@ VideoFacts Session::add_index(const std::filesystem::path& index) {
 
 VideoFacts Session::add_video(const std::string& source, const VideoOptions& options) {
     return impl_->add_video(source, options);
+}
+
+VideoFacts Session::add_video(const GeneratedVideo& video, const VideoOptions& options) {
+    return impl_->add_video(video, options);
 }
 
 }  // namespace llava_mini
