@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "llava_mini/video.hpp"
 #include "media/frame_source.h"
@@ -15,10 +16,13 @@ namespace llava_mini {
 
 struct VideoReaderOptions {
     VideoSourceOptions source = {};
-    double fps = 1;             ///< frames looked at in a second of video
-    int64_t max_frames = 0;     ///< at most so many, spread over the whole; 0: no limit
-    double start = 0;           ///< seconds from the video's beginning
-    double end = 0;             ///< seconds from the video's beginning; 0: to the end
+    double fps = 1;          ///< frames looked at in a second of video
+    int64_t max_frames = 0;  ///< at most so many, spread over the whole; 0: no limit
+    double start = 0;        ///< seconds from the video's beginning
+    double end = 0;          ///< seconds from the video's beginning; 0: to the end
+    /// Of a file: look at the frames shown at these times, as an earlier reader gave them
+    /// (VideoFrame::seconds), ascending, instead of choosing. Empty: choose.
+    std::vector<double> at = {};
     int64_t skip = 0;           ///< chosen frames that are passed over: they are known already
     std::string hardware = {};  ///< decode on this kind of device (av_hwdevice: cuda, vaapi, ...); empty: no
     int threads = 0;            ///< of decoding; 0: a quarter of the cores

@@ -324,6 +324,20 @@ TEST(PositionAttentions, AreWhatTheLayersGive) {
     for (size_t i = 0; i < attention.weights().size(); ++i) (i < 5 ? sum : behind) += attention.weights()[i];
     EXPECT_NEAR(sum, 3 * 4, 1e-3);  // layers and heads, whose weights sum to 1
     EXPECT_EQ(behind, 0);
+
+    // All rows of a batch are what its rows give one by one.
+    const auto weights_of = [&](bool together) {
+        context.keep_prefix(0);
+        attention.clear();
+        attention.every_row = together;
+        for (const int32_t id : ids) {
+            if (!together) context.decode_tokens({{id}}, true);
+        }
+        if (together) context.decode_tokens(ids, true);
+        return std::vector<double>(attention.weights().begin(), attention.weights().begin() + 4);
+    };
+    const std::vector<double> one_by_one = weights_of(false), together = weights_of(true);
+    for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(together[i], one_by_one[i], 1e-3);
 }
 
 TEST(FrameBatches, GiveWhatFramesAloneGive) {
