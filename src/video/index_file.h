@@ -21,11 +21,11 @@ inline constexpr uint32_t kIndexVersion = 1;
 
 /// Which video: tells the same file, one that only grew, and another one.
 struct VideoIdentity {
-    std::string name;    ///< for people
-    uint64_t bytes = 0;  ///< size
-    Hash128 begin;       ///< of its first 64 KiB
-    Hash128 end;         ///< of its last 64 KiB
-    std::string path;    ///< where it was, absolute; empty: unknown
+    std::string name;       ///< for people
+    uint64_t bytes = 0;     ///< size
+    Hash128 begin;          ///< of its first 64 KiB
+    Hash128 end;            ///< of its last 64 KiB
+    std::string path = {};  ///< where it was, absolute; empty: unknown
 };
 
 VideoIdentity identity_of_video(const std::filesystem::path& file);

@@ -213,20 +213,21 @@ TEST_F(LookAgain, AnIndexNeedsItsVideoUnlessItHasAllFrames) {
     const auto index = dir / "indices/few", all = dir / "indices/all";
     make_video_index(model, video, index, {.fusion_frames = 2}, parity(0));
     make_video_index(model, video, all, {.fusion_frames = 0}, parity(0));
-    const auto adding = [&](const std::filesystem::path& path) {
+    const auto add = [&](const std::filesystem::path& path) {
         Session session(model, parity(3));
-        return error_text([&] { session.add_index(path); });
+        session.add_index(path);
     };
-    EXPECT_EQ(adding(index), "");
+    const auto adding = [&](const std::filesystem::path& path) { return error_text([&] { add(path); }); };
+    EXPECT_NO_THROW(add(index));
     std::filesystem::rename(video, dir / "indices/film.ts");  // beside the index
-    EXPECT_EQ(adding(index), "");
+    EXPECT_NO_THROW(add(index));
     write_test_video(video, {.codec = "mpeg4", .pixel_format = "yuv420p", .frames = 20});
-    EXPECT_EQ(adding(index), "");
+    EXPECT_NO_THROW(add(index));
     std::filesystem::rename(dir / "indices/film.ts", dir / "elsewhere.ts");
     EXPECT_THAT(adding(index), HasSubstr("is another one"));
     std::filesystem::remove(video);
     EXPECT_THAT(adding(index), HasSubstr("neither " + video.string() + " nor beside the index"));
-    EXPECT_EQ(adding(all), "");
+    EXPECT_NO_THROW(add(all));
     Session plain(model, parity(0));  // asks nothing of it
     plain.add_index(index);
     EXPECT_GT(plain.ask(kQuestion, {.max_tokens = 2}).generated_tokens, 0);
