@@ -49,6 +49,7 @@ nlohmann::ordered_json seconds(const Timings& t) {
             {"prefusion_vision", t.prefusion_vision},
             {"prefusion_text", t.prefusion_text},
             {"prefill", t.prefill},
+            {"look_again", t.look_again},
             {"time_to_first_token", t.time_to_first_token()},
             {"generation", t.generation}};
 }
@@ -72,10 +73,8 @@ void print_json(const AskFlags& flags, const std::string& question, const Model&
         object["video"] = {{"source", flags.index.empty() ? flags.video_source : flags.index.string()},
                            {"facts", to_json(*facts)}};
     if (answer.video) object["video"]["report"] = to_json(*answer.video);
-    for (const FrameEvidence& frame : answer.evidence) {
-        object["evidence"].push_back(
-            {{"frame", frame.frame}, {"seconds", frame.seconds}, {"share", frame.share}});
-    }
+    if (!answer.looked_again.empty()) object["looked_again"] = to_json(answer.looked_again);
+    if (!answer.evidence.empty()) object["evidence"] = to_json(answer.evidence);
     // File names and questions need not be UTF-8; JSON must be.
     const auto replace = nlohmann::ordered_json::error_handler_t::replace;
     std::printf("%s\n", object.dump(2, ' ', /*ensure_ascii=*/false, replace).c_str());
@@ -94,16 +93,23 @@ void ask(const AskFlags& flags) {
     if (session_options.evidence && flags.video_source.empty() && flags.index.empty()) {
         throw_usage("--evidence needs --video or --index");
     }
+    if (session_options.look_again > 0 && flags.video_source.empty() && flags.index.empty()) {
+        throw_usage("--look-again needs --video or --index");
+    }
     Session session(model, session_options);
     for (const Picture& picture : pictures) session.add_image(picture, flags.image.image);
-    VideoProgress progress(flags.video_source);
+    const bool indexed = !flags.index.empty();
+    VideoProgress progress(indexed ? flags.index.string() : flags.video_source, /*planned=*/indexed);
     std::optional<VideoFacts> facts;
     if (!flags.video_source.empty()) {
         VideoOptions video_options = with_image_flags(flags.video.video, flags.image.image);
         video_options.thumbnails = !flags.evidence.empty();
         facts = session.add_video(flags.video_source, progress.watched(video_options));
     }
-    if (!flags.index.empty()) facts = session.add_index(flags.index);
+    if (indexed) {
+        const VideoOptions video_options = with_image_flags(flags.video.video, flags.image.image);
+        facts = session.add_index(flags.index, progress.watched(video_options));
+    }
     const auto print = [&](std::string_view text) {
         progress.end();
         return flags.json || print_piece(text);
@@ -119,6 +125,7 @@ void ask(const AskFlags& flags) {
         explain_stop(answer.stop);
     }
     if (answer.video) explain_report(*answer.video);
+    explain_second_look(answer.looked_again);
     if (flags.evidence.empty()) return;
     for (const FrameEvidence& frame : answer.evidence) {
         std::fprintf(stderr, "llava-mini: evidence: frame %lld at %s, %.1f %% of the attention to frames\n",
@@ -165,6 +172,7 @@ void add_ask(CLI::App& app) {
     flags->model.add_session_to(*command);
     flags->image.add_to(*command);
     flags->video.add_to(*command);
+    add_look_again_to(*command, flags->model.session);
     flags->sampling.add_to(*command);
     command->callback([flags] { ask(*flags); });
 }

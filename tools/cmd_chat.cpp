@@ -155,14 +155,18 @@ class Chat {
     }
 
     void add_video(const std::string& source) {
-        progress_ = std::make_unique<VideoProgress>(source);
+        auto progress = std::make_unique<VideoProgress>(source);
         session_.add_video(source,
-                           progress_->watched(with_image_flags(flags_.video.video, flags_.image.image)));
+                           progress->watched(with_image_flags(flags_.video.video, flags_.image.image)));
+        progress_ = std::move(progress);
         video_ = source;
     }
 
     void add_index(const std::filesystem::path& index) {
-        session_.add_index(index);
+        auto progress = std::make_unique<VideoProgress>(index.string(), /*planned=*/true);
+        session_.add_index(index,
+                           progress->watched(with_image_flags(flags_.video.video, flags_.image.image)));
+        progress_ = std::move(progress);
         video_ = index.string();
     }
 
@@ -176,6 +180,7 @@ class Chat {
         if (progress_) progress_->end();
         print_piece("\n");
         if (answer.video && session_.turns().size() == 1) explain_report(*answer.video);
+        explain_second_look(answer.looked_again);
         if (answer.stop == StopReason::kStopped) std::fputs("(stopped)\n", stderr);
         explain_stop(answer.stop);
     }
@@ -243,6 +248,7 @@ void add_chat(CLI::App& app) {
     flags->video.add_to(*command);
     constexpr int kFusionFrames = 64;
     flags->video.add_fusion_frames_to(*command, kFusionFrames);
+    add_look_again_to(*command, flags->model.session);
     flags->sampling.add_to(*command);
     command->callback([flags] { Chat(*flags).run(); });
 }

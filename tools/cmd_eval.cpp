@@ -15,6 +15,7 @@
 #include "scenes/generator.h"
 #include "scenes/long_clip.h"
 #include "scenes_flags.h"
+#include "video_flags.h"
 
 namespace llava_mini::tools {
 namespace {
@@ -162,6 +163,7 @@ void add_eval(CLI::App& app) {
     flags->model.add_session_to(*command);
     flags->image.add_to(*command);
     flags->scenes.add_to(*command);
+    add_look_again_to(*command, flags->model.session);
     command->callback([flags] { evaluate(*flags); });
 }
 

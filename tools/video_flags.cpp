@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -59,6 +60,16 @@ void VideoFlags::add_fusion_frames_to(CLI::App& command, int fusion_frames) {
         ->type_name("N")
         ->check(CLI::Range(0, 1 << 20))
         ->capture_default_str();
+}
+
+void add_look_again_to(CLI::App& command, SessionOptions& session) {
+    command
+        .add_option("--look-again", session.look_again,
+                    "Read every question twice: fuse it again with the K frames alone that the first reading "
+                    "attended to most, in full detail, and answer from these. Frames whose detail was not "
+                    "kept are read again, so a video must be a file, and that of an index be where it was")
+        ->type_name("K")
+        ->check(CLI::Range(1, 1 << 20));
 }
 
 VideoOptions with_image_flags(VideoOptions options, const ImageOptions& image) {
@@ -127,6 +138,24 @@ nlohmann::ordered_json to_json(const VideoReport& report) {
             {"missing", report.missing},
             {"dropped", report.dropped},
             {"cut_off", report.cut_off}};
+}
+
+nlohmann::ordered_json to_json(const std::vector<FrameEvidence>& frames) {
+    nlohmann::ordered_json list = nlohmann::ordered_json::array();
+    for (const FrameEvidence& frame : frames) {
+        list.push_back({{"frame", frame.frame}, {"seconds", frame.seconds}, {"share", frame.share}});
+    }
+    return list;
+}
+
+void explain_second_look(const std::vector<FrameEvidence>& frames) {
+    constexpr size_t kMostNamed = 8;
+    std::string text;
+    for (size_t i = 0; i < std::min(frames.size(), kMostNamed); ++i) {
+        text += fmt::format("{}{}", i == 0 ? "" : ", ", clock_text(frames[i].seconds));
+    }
+    if (frames.size() > kMostNamed) text += fmt::format(" and {} more", frames.size() - kMostNamed);
+    if (!text.empty()) fmt::print(stderr, "llava-mini: looked again at {}\n", text);
 }
 
 void explain_report(const VideoReport& report) {

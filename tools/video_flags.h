@@ -24,6 +24,9 @@ struct VideoFlags {
     void add_fusion_frames_to(CLI::App& command, int fusion_frames);
 };
 
+/// --look-again
+void add_look_again_to(CLI::App& command, SessionOptions& session);
+
 /// Frames are made into views by the flags that pictures have.
 VideoOptions with_image_flags(VideoOptions options, const ImageOptions& image);
 
@@ -38,7 +41,9 @@ inline constexpr const char* kVideoSources =
 /// Says on stderr what the work will take, and shows how far it is, until it is told that it is over.
 class VideoProgress {
   public:
-    explicit VideoProgress(std::string name) : name_(std::move(name)) {}
+    /// `planned`: the work needs no plan, as the frames of an index.
+    explicit VideoProgress(std::string name, bool planned = false)
+        : name_(std::move(name)), planned_(planned) {}
     /// The options with the callbacks set; they must not outlive this.
     VideoOptions watched(VideoOptions options);
     void end() { bar_.reset(); }
@@ -52,11 +57,16 @@ class VideoProgress {
     std::string what_;  // the bar's label
     std::chrono::steady_clock::time_point start_{};
     uint64_t first_ = 0;
-    bool planned_ = false;
+    bool planned_;
 };
 
 nlohmann::ordered_json to_json(const VideoFacts& facts);
 nlohmann::ordered_json to_json(const VideoReport& report);
+
+nlohmann::ordered_json to_json(const std::vector<FrameEvidence>& frames);
+
+/// One line on stderr about the frames that were looked at again, if any were.
+void explain_second_look(const std::vector<FrameEvidence>& frames);
 
 /// One line on stderr if frames were damaged, missing or dropped.
 void explain_report(const VideoReport& report);

@@ -96,6 +96,11 @@ class Collator {
             batch.target_tokens = tensor_of(target_tokens_);
             batch.target_weights = tensor_of(target_weights_);
         }
+        if (!mention_rows_.empty()) {
+            batch.mention_rows = tensor_of(mention_rows_);
+            batch.mention_tokens = tensor_of(mention_tokens_);
+            batch.mention_weights = tensor_of(mention_weights_);
+        }
         if (!word_rows_.empty()) {
             batch.word_rows = tensor_of(word_rows_);
             batch.word_tokens = tensor_of(word_tokens_);
@@ -134,6 +139,8 @@ class Collator {
         const auto start = static_cast<int64_t>(rows_.size());
         size_t answers = 0;
         bool in_answer = false;
+        int64_t position = 0;
+        auto target = conversation.text_targets.begin();
         for (const PromptToken& token : conversation.tokens) {
             const bool is_answer = token.kind == SegmentKind::kPlain;
             if (is_answer && !in_answer) {
@@ -144,10 +151,15 @@ class Collator {
             if (token.kind == SegmentKind::kImage) {
                 const auto frames = static_cast<int64_t>(example.frames.size());
                 for (int64_t i = 0; i < frames * tokens_; ++i) {
+                    if (!conversation.gaps.empty() && i % tokens_ == 0) {
+                        position += conversation.gaps[static_cast<size_t>(i / tokens_)];
+                    }
                     rows_.push_back(fused_rows_ + first_frame * tokens_ + i);
+                    row_positions_.push_back(position++);
                 }
                 continue;
             }
+            row_positions_.push_back(position++);
             // The row before predicts it; there is always one, as a conversation never starts with an answer.
             if (is_answer && static_cast<int64_t>(rows_.size()) > start) {
                 label_rows_.push_back(static_cast<int64_t>(rows_.size()) - 1);
@@ -158,6 +170,12 @@ class Collator {
                 batch.label_answers.push_back(static_cast<int>(batch.answer_examples.size()) - 1);
             }
             if (token.kind == SegmentKind::kFused && shape_.prefusion && !conversation.unfused) {
+                const auto index = static_cast<size_t>(&token - conversation.tokens.data());
+                for (; target != conversation.text_targets.end() && target->position == index; ++target) {
+                    mention_rows_.push_back(fused_row_);
+                    mention_tokens_.push_back(target->token);
+                    mention_weights_.push_back(target->weight);
+                }
                 rows_.push_back(fused_row_++);
             } else {
                 plain_ids_.push_back(token.id);
@@ -165,7 +183,6 @@ class Collator {
             }
         }
         const int64_t length = static_cast<int64_t>(rows_.size()) - start;
-        for (int64_t i = 0; i < length; ++i) row_positions_.push_back(i);
         batch.segments.push_back({start, length, 0, 0, true});
         ++batch.conversations;
     }
@@ -195,8 +212,8 @@ class Collator {
     int64_t frames_ = 0, fused_rows_ = 0, fused_row_ = 0;
     bool videos_ = false;
     std::vector<int64_t> text_ids_, positions_, text_targets_, plain_ids_, rows_, row_positions_, label_rows_,
-        labels_, target_rows_, target_tokens_, word_rows_, word_tokens_;
-    std::vector<float> text_weights_, target_weights_, word_weights_;
+        labels_, target_rows_, target_tokens_, mention_rows_, mention_tokens_, word_rows_, word_tokens_;
+    std::vector<float> text_weights_, target_weights_, mention_weights_, word_weights_;
 };
 
 }  // namespace

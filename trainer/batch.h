@@ -14,6 +14,13 @@
 
 namespace llava_mini::trainer {
 
+/// A word that the fused row of a text token should be near.
+struct TextTarget {
+    size_t position = 0;  // of the token in its conversation
+    int32_t token = 0;
+    float weight = 1;
+};
+
 /// A conversation in tokens: kPlain are answers, which are what is learned (end token included), kFused the
 /// rest of the text, kImage the place of the vision tokens.
 struct Conversation {
@@ -22,6 +29,9 @@ struct Conversation {
     /// The text keeps its plain embeddings, as if there were no pre-fusion: the vision token must then carry
     /// what the answer needs.
     bool unfused = false;
+    std::vector<TextTarget> text_targets = {};
+    /// Positions of the language model that are left out before each frame's vision tokens; empty: none are.
+    std::vector<int64_t> gaps = {};
 };
 
 /// A word that the projected features of a patch should be near.
@@ -70,6 +80,8 @@ struct Batch {
     // Targets of the auxiliary losses, absent if none: row of [F * P], token, weight.
     torch::Tensor target_rows, target_tokens, target_weights;
     std::vector<int> target_kinds;
+    // The same for the fused text: row of [fused_rows], token, weight.
+    torch::Tensor mention_rows, mention_tokens, mention_weights;
     // Words of the frames: row of [F], token, weight (1 / number of words).
     torch::Tensor word_rows, word_tokens, word_weights;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <set>
 
 #include "core/error.h"
@@ -28,6 +29,20 @@ ViewMap view_map(const Image& frame, const VisionHparams& vision, bool video) {
     const bool pad = vision.image_aspect_ratio == "pad";
     const float scale = size / (pad ? std::max(w, h) : std::min(w, h));
     return {scale, scale, (size - w * scale) / 2, (size - h * scale) / 2};
+}
+
+// One to three gaps before frames of a clip, their sum up to `span` positions, even by its logarithm.
+std::vector<int64_t> draw_gaps(size_t frames, int64_t span, uint64_t key) {
+    constexpr uint64_t kMostGaps = 3;
+    if (span <= static_cast<int64_t>(frames)) return {};
+    std::vector<int64_t> gaps(frames);
+    const double sum =
+        std::pow(static_cast<double>(span) - static_cast<double>(frames), unit(key_of(key, 1, 0)));
+    const uint64_t number = 1 + key_of(key, 2, 0) % kMostGaps;
+    for (uint64_t i = 0; i < number; ++i) {
+        gaps[key_of(key, 3, i) % frames] += static_cast<int64_t>(sum / static_cast<double>(number));
+    }
+    return gaps;
 }
 
 }  // namespace
@@ -64,6 +79,10 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
                 conversation.tokens = tokenizer_.conversation(turns, picture);
                 for (const QaTurn& turn : turns) conversation.answer_types.push_back(types_.index(turn.type));
                 conversation.unfused = picture && unit(key_of(key, 2, i)) < options.unfused_share;
+                if (video)
+                    conversation.gaps =
+                        draw_gaps(sample.frames.size(), options.position_span, key_of(key, 3, i));
+                if (options.mentions && !conversation.unfused) add_mentions(turns, conversation);
                 example.conversations.push_back(std::move(conversation));
             }
         }
@@ -76,6 +95,31 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
         }
     }
     return example;
+}
+
+// The weights of a word's targets sum to 1.
+void ExampleMaker::add_mentions(std::span<const QaTurn> turns, Conversation& conversation) const {
+    std::map<int32_t, std::vector<int32_t>> words;
+    for (const QaTurn& turn : turns) {
+        for (const Hint& hint : turn.hints) {
+            const std::vector<int32_t> name = tokenizer_.word_ids(hint.name);
+            if (name.size() != 1) continue;
+            std::vector<int32_t>& said = words[name[0]];
+            said.clear();
+            for (const std::string& word : hint.words) {
+                const std::vector<int32_t> ids = tokenizer_.word_ids(word);
+                said.insert(said.end(), ids.begin(), ids.end());
+            }
+        }
+    }
+    for (size_t i = 0; i < conversation.tokens.size(); ++i) {
+        const PromptToken& token = conversation.tokens[i];
+        const auto found = words.find(token.id);
+        if (token.kind != SegmentKind::kFused || found == words.end()) continue;
+        for (const int32_t word : found->second) {
+            conversation.text_targets.push_back({i, word, 1.0f / static_cast<float>(found->second.size())});
+        }
+    }
 }
 
 // Of each kind a patch gets the mark that covers most of it; among equals the later, which lies on top.

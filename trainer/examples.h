@@ -3,6 +3,7 @@
 
 #include <map>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,8 +28,12 @@ class QuestionTypes {
 struct ExampleOptions {
     bool questions = true;      ///< false: the pictures and their marks alone
     bool targets = false;       ///< patch targets and words, from the marks
+    bool mentions = false;      ///< targets of the words of questions that have hints
     double dialogue_share = 0;  ///< of the samples become one conversation of all turns; else one a turn
     double unfused_share = 0;   ///< of the conversations keep plain embeddings (see Conversation::unfused)
+    /// Clips are spread over up to so many positions of the language model, by leaving some out before a few
+    /// frames: long distances are learned from short clips. 0: positions are consecutive.
+    int64_t position_span = 0;
     /// Word that patches of no mark should be near; empty: they have no target.
     std::string background = "nothing";
     double background_weight = 0.1;
@@ -45,6 +50,7 @@ class ExampleMaker {
     Example make(const Sample& sample, const ExampleOptions& options, uint64_t key) const;
 
   private:
+    void add_mentions(std::span<const QaTurn> turns, Conversation& conversation) const;
     void add_targets(const Image& frame, const std::vector<Mark>& marks, bool video,
                      const ExampleOptions& options, Example& example) const;
 

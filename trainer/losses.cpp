@@ -83,6 +83,7 @@ Counts& Counts::operator+=(const Counts& other) {
     answers += other.answers;
     patches += other.patches;
     words += other.words;
+    mentions += other.mentions;
     batches += other.batches;
     samples += other.samples;
     frames += other.frames;
@@ -136,6 +137,14 @@ torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights
         now.words = loss.item<double>();
         check_finite(now.words, "word", batch);
         total = total + loss * weights.words;
+    }
+    if (weights.mentions > 0 && batch.mention_rows.defined() && out.fused.size(0) > 0) {
+        const auto scores = model.scores(out.fused, false);
+        const auto loss =
+            sparse_cross_entropy(scores, batch.mention_rows, batch.mention_tokens, batch.mention_weights);
+        now.mentions = loss.item<double>();
+        check_finite(now.mentions, "mention", batch);
+        total = total + loss * weights.mentions;
     }
     now.loss = total.item<double>();
     counts += now;

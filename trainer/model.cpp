@@ -251,6 +251,7 @@ Outputs LlavaMini::forward(const Batch& batch) {
         }
     }
     out.vision_tokens = tokens;
+    out.fused = fused;
     if (batch.rows.size(0) == 0) return out;
 
     const auto table = torch::cat({fused, tokens.reshape({-1, d}), embed(batch.plain_ids)});

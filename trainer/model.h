@@ -13,6 +13,7 @@ namespace llava_mini::trainer {
 struct Outputs {
     torch::Tensor projected_patches;  // [F, P, d] of the whole views
     torch::Tensor vision_tokens;      // [F, C * C, d] as they enter the language model
+    torch::Tensor fused;              // [fused_rows, d]; empty without pre-fusion
     torch::Tensor inputs;             // [rows, d] of the language model
     torch::Tensor logits;             // [labels, V] at the labelled positions
 };

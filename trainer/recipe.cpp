@@ -68,9 +68,26 @@ std::array<double, kParts> read_rates(const JsonObject& phase) {
 
 Phase read_phase(const json& value, const std::string& where) {
     expect_fields(value, where,
-                  {"name", "samples", "batch", "accumulate", "lr", "schedule", "final_rate", "warmup", "clip",
-                   "weight_decay", "betas", "loss", "data", "grids", "dialogue_share", "unfused_share",
-                   "background", "background_weight", "mark_weights"});
+                  {"name",
+                   "samples",
+                   "batch",
+                   "accumulate",
+                   "lr",
+                   "schedule",
+                   "final_rate",
+                   "warmup",
+                   "clip",
+                   "weight_decay",
+                   "betas",
+                   "loss",
+                   "data",
+                   "grids",
+                   "dialogue_share",
+                   "unfused_share",
+                   "position_span",
+                   "background",
+                   "background_weight",
+                   "mark_weights"});
     const JsonObject object(value, where);
     Phase phase;
     phase.name = object.text("name");
@@ -98,17 +115,20 @@ Phase read_phase(const json& value, const std::string& where) {
         }
     }
     if (const auto loss = object.object("loss")) {
-        expect_fields(*object.find("loss"), where + ": loss", {"answers", "patches", "words"});
+        expect_fields(*object.find("loss"), where + ": loss", {"answers", "patches", "words", "mentions"});
         phase.answers = real_or(*loss, "answers", 0, 1e6, 0);
         phase.patches = real_or(*loss, "patches", 0, 1e6, 0);
         phase.words = real_or(*loss, "words", 0, 1e6, 0);
+        phase.mentions = real_or(*loss, "mentions", 0, 1e6, 0);
     }
     phase.data = read_data(object, "data");
     if (phase.data.empty()) object.fail("data", "a list of sources");
     phase.examples.questions = phase.answers > 0;
     phase.examples.targets = phase.patches > 0 || phase.words > 0;
+    phase.examples.mentions = phase.mentions > 0;
     phase.examples.dialogue_share = real_or(object, "dialogue_share", 0, 1, 0);
     phase.examples.unfused_share = real_or(object, "unfused_share", 0, 1, 0);
+    phase.examples.position_span = object.integer_or("position_span", 0, 1 << 24, 0);
     phase.examples.background = object.text_or("background", phase.examples.background);
     phase.examples.background_weight = real_or(object, "background_weight", 0, 1e6, 0.1);
     if (const auto weights = object.object("mark_weights")) {

@@ -16,7 +16,7 @@ namespace llava_mini::trainer {
 
 /// Samples of one source in a phase.
 struct DataSpec {
-    std::string source;  // "scenes", "official", or one a caller knows
+    std::string source;  // "scenes", "long_scenes", "official", or one a caller knows
     nlohmann::ordered_json options = nlohmann::ordered_json::object();  // of the source
     double weight = 1;        // share among the sources that are active
     double from = 0, to = 1;  // active between these fractions of the phase: a curriculum
@@ -34,7 +34,8 @@ struct Phase {
     double clip = 1.0;                   // bound of the gradient norm; 0: none
     AdamWOptions adam;
     // Weights of the losses: answers; projected patches near their words; vision token near all words seen.
-    double answers = 1, patches = 0, words = 0;
+    // Fused names of things near the words of their places and colours.
+    double answers = 1, patches = 0, words = 0, mentions = 0;
     ExampleOptions examples;
     std::vector<DataSpec> data;
     std::vector<int> grids;  // sides drawn from, one a batch; empty: the model's default

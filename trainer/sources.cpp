@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "data/conversation_dataset.h"
 #include "scenes/generator.h"
+#include "scenes/long_clip.h"
 
 namespace llava_mini::trainer {
 namespace {
@@ -31,12 +32,7 @@ std::shared_ptr<const SampleSource> make_official(const DataSpec& spec) {
         file, object.has("root") ? std::filesystem::path(object.text("root")) : file.parent_path(), out);
 }
 
-std::shared_ptr<const SampleSource> make_scenes(const DataSpec& spec) {
-    expect_options(spec, {"split", "seed", "size", "min_things", "max_things", "big_share", "shape_share",
-                          "sign_share", "clip_share", "min_frames", "max_frames", "min_turns", "max_turns",
-                          "augment", "weights", "samples"});
-    const nlohmann::json options = spec.options;
-    const JsonObject object(options, "data source scenes");
+scenes::GeneratorOptions scenes_options(const JsonObject& object) {
     scenes::GeneratorOptions out;
     const auto integer = [&](const char* key, int& value) {
         value = object.integer_or(key, 0, INT32_MAX, value);
@@ -64,7 +60,25 @@ std::shared_ptr<const SampleSource> make_scenes(const DataSpec& spec) {
             out.weights[type] = weights->real(type.c_str(), 0, 1e6);
         }
     }
-    return std::make_shared<scenes::SceneGenerator>(out);
+    return out;
+}
+
+std::shared_ptr<const SampleSource> make_scenes(const DataSpec& spec) {
+    expect_options(spec, {"split", "seed", "size", "min_things", "max_things", "big_share", "shape_share",
+                          "sign_share", "clip_share", "min_frames", "max_frames", "min_turns", "max_turns",
+                          "augment", "weights", "samples"});
+    const nlohmann::json options = spec.options;
+    return std::make_shared<scenes::SceneGenerator>(scenes_options({options, "data source scenes"}));
+}
+
+std::shared_ptr<const SampleSource> make_long_scenes(const DataSpec& spec) {
+    expect_options(spec, {"split", "seed", "size", "shape_share", "min_frames", "max_frames", "needle_frames",
+                          "augment", "samples"});
+    const nlohmann::json options = spec.options;
+    const JsonObject object(options, "data source long_scenes");
+    const scenes::GeneratorOptions out = scenes_options(object);
+    return std::make_shared<scenes::LongClips>(out, out.clip.min_frames, out.clip.max_frames,
+                                               object.integer_or("needle_frames", 1, 1 << 20, 1));
 }
 
 }  // namespace
@@ -72,7 +86,8 @@ std::shared_ptr<const SampleSource> make_scenes(const DataSpec& spec) {
 std::shared_ptr<const SampleSource> make_source(const DataSpec& spec) {
     if (spec.source == "scenes") return make_scenes(spec);
     if (spec.source == "official") return make_official(spec);
-    throw_input("data source '{}' is not known (there are: scenes, official)", spec.source);
+    if (spec.source == "long_scenes") return make_long_scenes(spec);
+    throw_input("data source '{}' is not known (there are: scenes, long_scenes, official)", spec.source);
 }
 
 }  // namespace llava_mini::trainer

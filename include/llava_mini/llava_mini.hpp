@@ -74,6 +74,17 @@ struct SessionOptions {
     /// Watch which frames of a video an answer attends to (Answer::evidence). The language model then runs
     /// without flash attention, which takes more memory with long videos; the KV cache must not be quantized.
     bool evidence = false;
+    /// Of a video: read every question twice. What its rows attended to in the first reading (all layers and
+    /// heads of the language model) ranks the frames, and the question is fused again with so many of the
+    /// best alone, in full patch detail, and answered from that. 0: no. Frames whose detail was not kept are
+    /// decoded and encoded again, so the video must be a file (of an index: unless it has all frames). The
+    /// second reading replaces the question's rows and nothing else: the vision tokens of all frames stay in
+    /// the KV cache, where they cost nothing and the model has learnt to read past them, while leaving out
+    /// those of the other frames would move all positions and compute the rest anew for every question. With
+    /// as many frames as there are, the result is that of the plain pass but for rounding. Runs without flash
+    /// attention, as `evidence`. No effect on pictures; an error with official_quirks and for models without
+    /// pre-fusion.
+    int look_again = 0;
     /// Fuse whole conversations anew, answers included, leave token 0 unfused, double the begin-of-text, pad
     /// the views of high resolution one by one: what the released code does. Default: what training saw.
     bool official_quirks = false;
@@ -103,10 +114,11 @@ struct Timings {
     double prefusion_vision = 0;
     double prefusion_text = 0;
     double prefill = 0;     ///< language model over the prompt, to the first logits
+    double look_again = 0;  ///< everything of the second reading (SessionOptions::look_again)
     double generation = 0;  ///< tokens after the first
     double time_to_first_token() const {
         return preprocess + vision_tower + compressor + projector + prefusion_vision + prefusion_text +
-               prefill;
+               prefill + look_again;
     }
 };
 
@@ -123,6 +135,8 @@ struct Answer {
     std::optional<VideoReport> video = {};
     /// Its frames, most attended to first, with SessionOptions::evidence.
     std::vector<FrameEvidence> evidence = {};
+    /// Those from which it was answered with SessionOptions::look_again, by their share in the first reading.
+    std::vector<FrameEvidence> looked_again = {};
 };
 
 /// What a watcher hears.
@@ -214,10 +228,16 @@ class Session {
     /// Error(kInput) naming the source; the conversation stays as it was.
     VideoFacts add_video(const std::string& source, const VideoOptions& options = {});
 
+    /// The same with frames that the program makes. All of them are looked at: of the options, those that
+    /// choose frames and decode them have no effect, but for `fps`, which says how far apart they are shown.
+    VideoFacts add_video(const GeneratedVideo& video, const VideoOptions& options = {});
+
     /// Makes the conversation one about a video that make_video_index() has stored; no frame is looked at
-    /// again. Throws Error(kInput) if the index is damaged, not complete, or was made with another model; the
-    /// conversation stays as it was.
-    VideoFacts add_index(const std::filesystem::path& index);
+    /// again, unless SessionOptions::look_again wants frames that are not fusion frames: these are decoded as
+    /// options.hardware and max_pixels say. options.progress is told of them, and of tokens; the rest has no
+    /// effect. Throws Error(kInput) if the index is damaged, not complete, or was made with another model, or
+    /// the video is needed but no longer there; the conversation stays as it was.
+    VideoFacts add_index(const std::filesystem::path& index, const VideoOptions& options = {});
 
     /// Asks and waits for the whole answer. `on_text` gets every new piece of text (whole UTF-8 characters)
     /// and returns false to stop. Keys and values of the common part of the conversation are kept from turn
@@ -244,6 +264,8 @@ class Session {
 
     /// Forgets the conversation and its pictures.
     void reset();
+    /// Forgets questions and answers. Pictures or video stay, with what was computed of them.
+    void restart();
 
     const std::vector<ChatTurn>& turns() const;
     int pictures() const;

@@ -6,12 +6,23 @@
 #include <string>
 #include <string_view>
 
+#include "llava_mini/image.hpp"
+
 namespace llava_mini {
 
 /// How a frame becomes a view.
 enum class FrameResize {
     kNearest,  ///< to the model's square by nearest neighbour, not keeping the aspect ratio: the official way
     kPicture   ///< as a picture: antialiased, padded or cropped as the model's config says
+};
+
+/// A video whose frames the program makes itself. All of them are looked at.
+struct GeneratedVideo {
+    std::string name;    ///< for errors
+    int64_t frames = 0;  ///< how many there are
+    /// Makes frame 0 to frames - 1, each a picture of any size. Called in the thread that asks, in ascending
+    /// order, and again for those that are looked at once more.
+    std::function<Image(int64_t)> frame;
 };
 
 /// What is known of a video before a frame was decoded.

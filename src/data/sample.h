@@ -9,11 +9,19 @@
 
 namespace llava_mini {
 
+/// What a picture shows of a thing that a question names: words of its places and colours, of how many there are,
+/// or "nothing". An auxiliary target of training like Mark.
+struct Hint {
+    std::string name;  // a word of the question
+    std::vector<std::string> words;
+};
+
 /// A question and the answer that is right.
 struct QaTurn {
     std::string question;  // without the placeholder <image>
     std::string answer;
     std::string type;  // of the question ("what", "where", ...), for scores by type; empty: unknown
+    std::vector<Hint> hints = {};
 };
 
 /// What is known about a part of a frame; auxiliary targets of training, never seen by a shipped model.

@@ -10,7 +10,6 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "media/picture_writer.h"
-#include "preprocess/nearest_resample.h"
 
 namespace llava_mini::eval {
 namespace {
@@ -72,6 +71,7 @@ class Run {
                 const uint64_t i = next_++;
                 if (i >= options_.samples) break;
                 const Item item = items_(options_.first + i);
+                bool shown = false;  // the item, to the session
                 for (size_t turn = 0; turn < item.turns.size() && !stop_; ++turn) {
                     Prediction prediction{fmt::format("{}/{}", item.id, turn),
                                           item.turns[turn].question,
@@ -86,7 +86,10 @@ class Run {
                         prediction.text = it->second.text;
                     } else {
                         if (!session) session = std::make_unique<Session>(model_, options_.session);
-                        prediction.text = answer(*session, item, prediction.prompt);
+                        if (!shown) show(*session, item);
+                        shown = true;
+                        session->restart();
+                        prediction.text = session->ask(prediction.prompt, options_.sampling).text;
                     }
                     keep(i, std::move(prediction), known, item.turns.size());
                 }
@@ -98,17 +101,22 @@ class Run {
         }
     }
 
-    std::string answer(Session& session, const Item& item, const std::string& question) {
+    void show(Session& session, const Item& item) {
         session.reset();
-        const bool clip = item.frames > 1;
-        const int side = clip ? model_->info().image_size : 0;
-        for (int64_t i = 0; i < item.frames && !stop_; ++i) {
-            const Image frame = item.frame(i);
-            const std::string name = clip ? fmt::format("{} frame {}", item.id, i) : item.id;
-            session.add_image({name, encode_png(clip ? resize_nearest(frame, side, side) : frame)},
-                              options_.image);
+        if (item.frames == 1) session.add_image({item.id, encode_png(item.frame(0))}, options_.image);
+        if (item.frames <= 1) return;
+        VideoOptions video{.resolution_ratio = options_.image.resolution_ratio,
+                           .vision_tokens = options_.image.vision_tokens};
+        // All frames of a clip stay if their K/V, at most this large, fit; else every question reads it again.
+        constexpr int64_t kMostKept = int64_t{1} << 30, kTextPositions = 128;
+        const ModelInfo info = model_->info();
+        const int64_t frame_bytes = int64_t{2} * 4 * info.prefusion_layers * info.embedding_width *
+                                    (info.patches + info.vision_tokens.front() + kTextPositions);
+        if (item.frames * frame_bytes <= kMostKept / options_.jobs) {
+            video.fusion_frames = static_cast<int>(item.frames);
         }
-        return session.ask(question, options_.sampling).text;
+        video.progress = [this](uint64_t, uint64_t, std::string_view) { return !stop_; };
+        session.add_video({item.id, item.frames, item.frame}, video);
     }
 
     void keep(uint64_t sample, Prediction prediction, bool known, size_t turns) {

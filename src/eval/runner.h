@@ -37,8 +37,8 @@ struct RunOptions {
 };
 
 /// Every question is asked alone, in a conversation of its own, as the official evaluations do. A sample's
-/// picture is encoded once. Frames of a clip are first brought to the model's square by nearest neighbour, as
-/// the official loader does. Returns predictions in the order of samples and turns. Throws what reading a
+/// picture is encoded once; so are the frames of a clip, a video of one frame a second, unless it is too long
+/// to keep them. Returns predictions in the order of samples and turns. Throws what reading a
 /// sample or asking throws (predictions so far stay in FILE.partial), Error(kInput) when progress stops it.
 std::vector<Prediction> run(const std::shared_ptr<Model>& model, const Items& items,
                             const RunOptions& options);

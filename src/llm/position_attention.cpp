@@ -13,10 +13,12 @@ bool PositionAttention::operator()(ggml_tensor* tensor, bool ask) {
     row_.resize(keys);
     if (weights_.size() < keys) weights_.resize(keys, 0.0);
     for (int64_t head = 0; head < tensor->ne[2]; ++head) {
-        const size_t offset = static_cast<size_t>(head) * tensor->nb[2] +
-                              static_cast<size_t>(tensor->ne[1] - 1) * tensor->nb[1];
-        ggml_backend_tensor_get(tensor, row_.data(), offset, keys * sizeof(float));
-        for (size_t i = 0; i < keys; ++i) weights_[i] += row_[i];
+        for (int64_t row = every_row ? 0 : tensor->ne[1] - 1; row < tensor->ne[1]; ++row) {
+            const size_t offset =
+                static_cast<size_t>(head) * tensor->nb[2] + static_cast<size_t>(row) * tensor->nb[1];
+            ggml_backend_tensor_get(tensor, row_.data(), offset, keys * sizeof(float));
+            for (size_t i = 0; i < keys; ++i) weights_[i] += row_[i];
+        }
     }
     return true;
 }

@@ -35,6 +35,22 @@ bool rate_varies(const std::vector<double>& times, double rate, double wanted_fp
     return false;
 }
 
+// Indices of the frames shown at these times, which are those of an earlier plan.
+std::vector<int64_t> indices_at(const std::vector<double>& seconds, const std::vector<double>& at,
+                                const std::string& name) {
+    constexpr double kRounding = 1e-6;
+    std::vector<int64_t> indices;
+    for (const double time : at) {
+        const auto found = std::lower_bound(seconds.begin(), seconds.end(), time - kRounding);
+        if (found == seconds.end() || *found > time + kRounding) {
+            throw_input("{}: no frame is shown at {:.6f} seconds any more: it is another video now", name,
+                        time);
+        }
+        indices.push_back(found - seconds.begin());
+    }
+    return indices;
+}
+
 }  // namespace
 
 FrameTable read_frame_table(VideoSource& source) {
@@ -95,10 +111,15 @@ std::vector<ChosenFrame> choose_frames(const FrameTable& table, const VideoSourc
                                 ? static_cast<double>(part.size() - 1) / (part.back() - part.front())
                                 : facts.fps;
     facts.variable_rate = rate_varies(part, measured, options.fps);
-    const std::vector<int64_t> indices =
-        facts.variable_rate
-            ? indices_by_time(part, 1 / measured, options)
-            : frame_indices(static_cast<int64_t>(part.size()), facts.fps / options.fps, options.max_frames);
+    std::vector<int64_t> indices;
+    if (!options.at.empty()) {
+        indices = indices_at(part, options.at, source.name());
+    } else if (facts.variable_rate) {
+        indices = indices_by_time(part, 1 / measured, options);
+    } else {
+        indices =
+            frame_indices(static_cast<int64_t>(part.size()), facts.fps / options.fps, options.max_frames);
+    }
 
     std::vector<ChosenFrame> chosen;
     for (const int64_t index : indices) {

@@ -147,7 +147,11 @@ class VideoReader::Impl {
         user_stop_ = options.source.stop;
         source_ = std::make_unique<VideoSource>(name, options_.source);
         describe();
-        if (source_->is_file() && !options_.live) make_plan(name);
+        if (source_->is_file() && !options_.live) {
+            make_plan(name);
+        } else if (!options_.at.empty()) {
+            throw_usage("{}: only frames of a file can be looked at again", name);
+        }
         decoder_ = std::make_unique<Decoder>(*source_, options_);
         thread_ = std::thread([this] { run(); });
     }

@@ -8,14 +8,9 @@
 
 #include "core/hash.h"
 #include "core/matrix.h"
+#include "llava_mini/image.hpp"
 
 namespace llava_mini {
-
-/// A decoded picture: 8-bit RGB, row by row, no padding: rgb.size() == 3 * width * height.
-struct Image {
-    int width = 0, height = 0;
-    std::vector<uint8_t> rgb;
-};
 
 /// Normalised pixels of one or several views, as the vision tower takes them: [views, 3, size, size].
 /// High resolution n: n*n block views row by row, then the whole picture, so views == n*n + 1; else 1.

@@ -1,6 +1,9 @@
 #include "scenes/long_clip.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 #include "scenes/paint.h"
@@ -62,6 +65,31 @@ Image LongClip::frame(int64_t index) const {
     Canvas canvas = paint_things(*assets_, {thing_of(index / stretch_)}, background_, look_, marks);
     Random noise(key_ ^ scatter(~static_cast<uint64_t>(index)));
     return develop(canvas, look_, noise);
+}
+
+LongClips::LongClips(const GeneratorOptions& options, int64_t min_frames, int64_t max_frames,
+                     int64_t needle_frames)
+    : options_(options), min_frames_(min_frames), max_frames_(max_frames), needle_frames_(needle_frames) {
+    if (needle_frames < 1 || min_frames < 3 * needle_frames || max_frames < min_frames) {
+        throw_usage(
+            "long clips of {} to {} frames, {} of them with the needle: expected three times as many at "
+            "least, and the smaller number first",
+            min_frames, max_frames, needle_frames);
+    }
+}
+
+Sample LongClips::sample(uint64_t number) const {
+    Random random(scatter(number ^ scatter(options_.seed)));
+    const double ratio = static_cast<double>(max_frames_) / static_cast<double>(min_frames_);
+    const auto frames = std::min(max_frames_, static_cast<int64_t>(static_cast<double>(min_frames_) *
+                                                                   std::pow(ratio, random.uniform())));
+    const LongClip clip(options_, number, frames, needle_frames_);
+    Sample sample;
+    sample.id = fmt::format("long-{}-{}-{}-{}", frames, options_.seed,
+                            kSplits[static_cast<size_t>(options_.split)], number);
+    for (int64_t i = 0; i < frames; ++i) sample.frames.push_back(clip.frame(i));
+    sample.turns = clip.turns();
+    return sample;
 }
 
 }  // namespace llava_mini::scenes

@@ -42,4 +42,19 @@ class LongClip {
     std::vector<QaTurn> turns_;
 };
 
+/// Long clips as samples, of lengths that are drawn evenly by their logarithm. Thread-safe.
+class LongClips : public SampleSource {
+  public:
+    /// Throws Error(kUsage) unless 3 * needle_frames <= min_frames <= max_frames.
+    LongClips(const GeneratorOptions& options, int64_t min_frames, int64_t max_frames, int64_t needle_frames);
+
+    uint64_t size() const override { return options_.samples; }
+    /// All frames of it, without marks.
+    Sample sample(uint64_t number) const override;
+
+  private:
+    GeneratorOptions options_;
+    int64_t min_frames_, max_frames_, needle_frames_;
+};
+
 }  // namespace llava_mini::scenes

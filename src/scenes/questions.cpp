@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cctype>
+#include <map>
+#include <utility>
 
 #include "scenes/words.h"
 
@@ -339,6 +341,49 @@ std::string caption_of(const Scene& scene) {
         }
     }
     return caption;
+}
+
+std::vector<Hint> hints_of(const Scene& scene, const std::string& question) {
+    static const std::map<std::string, std::pair<int, bool>> nouns = [] {  // number of the noun, plural
+        std::map<std::string, std::pair<int, bool>> made;
+        for (int noun = 0; noun < noun_count(); ++noun) {
+            made[noun_plural(noun)] = {noun, true};
+            made[noun_word(noun)] = {noun, false};  // one "fish" is asked for more often than several
+        }
+        return made;
+    }();
+    std::vector<Hint> hints;
+    std::string word, before;
+    for (const char c : question + " ") {
+        if (std::isalpha(static_cast<unsigned char>(c)) != 0) {
+            word += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+            continue;
+        }
+        const auto noun = nouns.find(word);
+        Hint hint{word, {}};
+        if (word == "things") {
+            hint.words.push_back(number_word(static_cast<int>(scene.things.size())));
+        } else if (noun != nouns.end()) {
+            const auto colour = std::find_if(kColours.begin(), kColours.end(),
+                                             [&](const ColourWord& c) { return before == c.word; });
+            int count = 0;
+            for (const Thing& thing : scene.things) {
+                if (thing.noun != noun->second.first) continue;
+                if (colour != kColours.end() && thing.colour != colour - kColours.begin()) continue;
+                ++count;
+                if (thing.place >= 0) hint.words.push_back(kPlaces[static_cast<size_t>(thing.place)]);
+                if (thing.colour >= 0) hint.words.push_back(kColours[static_cast<size_t>(thing.colour)].word);
+            }
+            if (count == 0) {
+                hint.words.push_back("nothing");
+            } else if (noun->second.second) {
+                hint.words.push_back(number_word(count));
+            }
+        }
+        if (!hint.words.empty()) hints.push_back(std::move(hint));
+        if (!word.empty()) before = std::exchange(word, {});
+    }
+    return hints;
 }
 
 const char* number_word(int number) {

@@ -36,6 +36,9 @@ std::optional<QaTurn> ask_about(const Scene& scene, PictureType type, Random& ra
 /// The caption: things in the order of places, e.g. "a cat in the top left and a red circle in the center".
 std::string caption_of(const Scene& scene);
 
+/// What the scene shows of every noun in the question, and of "things".
+std::vector<Hint> hints_of(const Scene& scene, const std::string& question);
+
 /// zero, one, ... ten.
 const char* number_word(int number);
 

@@ -14,6 +14,14 @@ namespace {
 constexpr int kDefaultContext = 4096;
 constexpr const char* kSpaces = " \t\r\n";
 
+// The last question's first token: behind the vision tokens, and behind the last answer.
+size_t begin_of_question(const std::vector<PromptToken>& prompt) {
+    const auto other = std::find_if(prompt.rbegin(), prompt.rend(), [](const PromptToken& token) {
+        return token.kind != SegmentKind::kFused;
+    });
+    return static_cast<size_t>(prompt.rend() - other);
+}
+
 }  // namespace
 
 // The longest context that training made sense of; 0: unknown.
@@ -27,6 +35,13 @@ int Session::Impl::trained_limit() const {
 }
 
 LanguageContextOptions Session::Impl::context_options() {
+    if (options.look_again < 0) throw_usage("looking again at {} frames", options.look_again);
+    if (options.look_again > 0 && options.official_quirks) {
+        throw_usage("official quirks fuse every prompt whole, so frames cannot be looked at again");
+    }
+    if (options.look_again > 0 && pipeline().hparams().prefusion.n_layer == 0) {
+        throw_usage("this model has no pre-fusion, so it cannot look at frames again");
+    }
     LanguageContextOptions context;
     context.n_ctx = options.context;
     if (context.n_ctx == 0) {
@@ -38,7 +53,7 @@ LanguageContextOptions Session::Impl::context_options() {
     // f32 keys and values are asked for to compare with a reference: no kernel that computes otherwise, then.
     if (options.kv_type == KvType::kF32) context.flash_attention = FlashAttention::kOff;
     context.stop = &stop;
-    if (options.evidence) {
+    if (options.evidence || options.look_again > 0) {
         context.flash_attention = FlashAttention::kOff;
         context.tap = [this](ggml_tensor* tensor, bool ask) { return attention(tensor, ask); };
     }
@@ -46,16 +61,21 @@ LanguageContextOptions Session::Impl::context_options() {
 }
 
 void Session::Impl::reset() {
-    turns.clear();
     pictures.clear();
     source_.reset();
     video_.reset();
-    conversation_.clear();
-    const std::string system = options.system_prompt.value_or(pipeline().hparams().system_prompt);
-    if (!system.empty()) conversation_.push_back({{"system", system}});
+    restart();
     forget_computed();
     picture_timings_ = {};
     pictures_cached_ = 0;
+}
+
+// What is in the KV cache stays: the next prompt keeps what it has in common with it.
+void Session::Impl::restart() {
+    turns.clear();
+    conversation_.clear();
+    const std::string system = options.system_prompt.value_or(pipeline().hparams().system_prompt);
+    if (!system.empty()) conversation_.push_back({{"system", system}});
 }
 
 void Session::Impl::forget_computed() {
@@ -166,20 +186,23 @@ Matrix Session::Impl::fused_rows(const std::vector<PromptToken>& prompt, size_t 
     return rows;
 }
 
-// Puts prompt[kept..] into the language model: fused text, plain embeddings, vision tokens, some hundred rows
-// at a time. Returns false if it was stopped.
-bool Session::Impl::decode_prompt(const std::vector<PromptToken>& prompt, size_t kept, const Matrix& fused) {
+// Puts prompt[begin, end) into the language model: fused text, plain embeddings, vision tokens, some hundred
+// rows at a time. `fused` ends with the row of the prompt's last fused token. Returns false if it was stopped.
+bool Session::Impl::decode_prompt(const std::vector<PromptToken>& prompt, size_t begin, size_t end,
+                                  const Matrix& fused) {
     constexpr int64_t kChunk = 512;
+    const bool whole = end == prompt.size();
     const int64_t d = context->model().n_embd(), before = context->n_past(),
-                  total = rows_of(prompt, prompt.size()) - before;
+                  total = rows_of(prompt, end) - before;
     std::vector<float> rows;
     int64_t done = 0;
     bool stopped = false;
     const auto flush = [&](bool last) {
         const auto count = static_cast<int64_t>(rows.size()) / d;
         if (stopped || count == 0 || (!last && count < kChunk)) return;
-        attention.on = options.evidence && last;  // the row from which the answer's first token is chosen
-        stopped = !context->decode_embeddings(rows.data(), static_cast<int>(count), /*want_logits=*/last);
+        const bool chooses = last && whole;  // its last row chooses the answer's first token
+        attention.on = attention.every_row || (options.evidence && chooses);
+        stopped = !context->decode_embeddings(rows.data(), static_cast<int>(count), /*want_logits=*/chooses);
         rows.clear();
         done += count;
         if (source_ != nullptr && source_->options.progress && total > kChunk) {
@@ -190,15 +213,16 @@ bool Session::Impl::decode_prompt(const std::vector<PromptToken>& prompt, size_t
     const auto append = [&rows](std::span<const float> values) {
         rows.insert(rows.end(), values.begin(), values.end());
     };
-    int64_t next_fused = 0;
-    for (size_t i = kept; i < prompt.size() && !stopped; ++i) {
+    int64_t next_fused =
+        fused.rows - static_cast<int64_t>(fused_before(prompt, prompt.size()) - fused_before(prompt, begin));
+    for (size_t i = begin; i < end && !stopped; ++i) {
         switch (prompt[i].kind) {
             case SegmentKind::kImage:
                 for (const auto& picture : pictures) append(picture->vision_tokens.data);
                 for (int64_t at = 0; video_ && at < video_->tokens.rows() && !stopped;) {
-                    const int64_t end = std::min(video_->tokens.rows(), at + kChunk);
-                    video_->tokens.append_to(rows, at, end);
-                    at = end;
+                    const int64_t next = std::min(video_->tokens.rows(), at + kChunk);
+                    video_->tokens.append_to(rows, at, next);
+                    at = next;
                     flush(false);
                 }
                 break;
@@ -235,13 +259,23 @@ void Session::Impl::prefill(const std::vector<PromptToken>& prompt, Answer& answ
     if (!options.official_quirks) {
         while (kept < in_cache_.size() && kept + 1 < prompt.size() && in_cache_[kept] == prompt[kept]) ++kept;
     }
+    const bool twice = options.look_again > 0 && video_;
+    const size_t question = twice ? begin_of_question(prompt) : kept;
+    kept = std::min(kept, question);
     answer.cached_tokens = rows_of(prompt, kept);
     // What follows may fail half-way (memory, a stop); only what is surely computed counts as such.
     in_cache_.resize(kept);
     context->keep_prefix(answer.cached_tokens);
     const Matrix fused = fused_rows(prompt, kept, answer.timings);
-    const Stopwatch watch(answer.timings.prefill);
-    if (decode_prompt(prompt, kept, fused)) in_cache_ = prompt;
+    {
+        const Stopwatch watch(answer.timings.prefill);
+        if (!decode_prompt(prompt, kept, question, fused)) return;
+        attention.every_row = twice;
+        const bool done = decode_prompt(prompt, question, prompt.size(), fused);
+        attention.every_row = false;
+        if (!done) return;
+    }
+    if (!twice || look_again(prompt, question, answer)) in_cache_ = prompt;
 }
 
 // Samples until the model ends the answer or something else does. Returns the tokens, an end token included.
@@ -368,6 +402,9 @@ void Session::stop() {
 }
 void Session::reset() {
     impl_->reset();
+}
+void Session::restart() {
+    impl_->restart();
 }
 const std::vector<ChatTurn>& Session::turns() const {
     return impl_->turns;

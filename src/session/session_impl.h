@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "llm/language_context.h"
@@ -25,8 +26,11 @@ class Session::Impl {
         reset();
     }
 
-    VideoFacts add_video(const std::string& source, const VideoOptions& video_options);
-    VideoFacts add_index(const std::filesystem::path& index, bool allow_unfinished);
+    /// A video by its name, or one whose frames the program makes.
+    using VideoOrigin = std::variant<std::string, GeneratedVideo>;
+    VideoFacts add_video(const VideoOrigin& origin, const VideoOptions& video_options);
+    VideoFacts add_index(const std::filesystem::path& index, const VideoOptions& video_options,
+                         bool allow_unfinished);
     std::vector<int32_t> fused_head() const;
     std::vector<uint8_t> state_of_frames();
     void add_image(const Picture& picture, const ImageOptions& image_options);
@@ -36,6 +40,7 @@ class Session::Impl {
                const std::function<bool(std::string_view)>& on_text);
     std::vector<uint8_t> contact_sheet(std::span<const FrameEvidence> evidence) const;
     void reset();
+    void restart();
 
     const std::shared_ptr<Model> model;
     const SessionOptions options;
@@ -54,7 +59,8 @@ class Session::Impl {
     int vision_tokens() const;
     std::vector<Turn> with_question(const std::string& question) const;
     Matrix fused_rows(const std::vector<PromptToken>& prompt, size_t kept, Timings& timings);
-    bool decode_prompt(const std::vector<PromptToken>& prompt, size_t kept, const Matrix& fused);
+    bool decode_prompt(const std::vector<PromptToken>& prompt, size_t begin, size_t end, const Matrix& fused);
+    bool look_again(const std::vector<PromptToken>& prompt, size_t question, Answer& answer);
     void forget_computed();
     const std::vector<std::shared_ptr<const ImageEncoding>>& fused_with() const {
         return video_ ? video_->fusion_frames : pictures;
@@ -77,12 +83,15 @@ class Session::Impl {
     Timings picture_timings_;            // of pictures added since the last answer
     int pictures_cached_ = 0;
 
-    // A video: where it is read, as long as its frames were not looked at; what was seen of it.
+    // A video: where its frames come from; what was seen of it.
     struct Source {
-        std::string name;
+        VideoOrigin origin;
         VideoOptions options;
-        std::unique_ptr<FrameEncoder> encoder;  // null: to be opened (again)
+        int grid_side = 0;
+        std::unique_ptr<FrameEncoder> encoder = {};  // null: to be opened (again)
     };
+    /// All its frames, or those of these numbers, which video_ has seen.
+    std::unique_ptr<FrameEncoder> open_frames(const Source& source, const std::vector<int64_t>& numbers = {});
     std::unique_ptr<Source> source_;
     std::optional<SeenVideo> video_;
 };

@@ -3,32 +3,63 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/stopwatch.h"
 #include "media/contact_sheet.h"
 #include "media/image_decoder.h"
 #include "media/picture_writer.h"
 #include "session/session_impl.h"
 #include "video/index_builder.h"
+#include "video/look_again.h"
 
 namespace llava_mini {
 
-VideoFacts Session::Impl::add_video(const std::string& source, const VideoOptions& video_options) {
+std::unique_ptr<FrameEncoder> Session::Impl::open_frames(const Source& source,
+                                                         const std::vector<int64_t>& numbers) {
+    std::unique_ptr<FrameSource> frames;
+    if (const auto* generated = std::get_if<GeneratedVideo>(&source.origin)) {
+        frames = std::make_unique<GeneratedFrames>(*generated, source.options.fps, &stop, numbers);
+    } else {
+        VideoReaderOptions reader = reader_options(source.options, &stop);
+        for (const int64_t number : numbers) {
+            reader.start = reader.end = 0;
+            reader.at.push_back(video_->seconds[static_cast<size_t>(number)]);
+        }
+        frames = std::make_unique<VideoReader>(std::get<std::string>(source.origin), reader);
+    }
+    return std::make_unique<FrameEncoder>(pipeline(), std::move(frames), source.options, source.grid_side);
+}
+
+VideoFacts Session::Impl::add_video(const VideoOrigin& origin, const VideoOptions& video_options) {
     if (has_vision()) throw_usage("a conversation is about pictures or one video");
     if (video_options.fusion_frames < 0) throw_usage("{} fusion frames", video_options.fusion_frames);
     stop = false;
-    auto opened = std::make_unique<Source>(Source{source, video_options, nullptr});
-    opened->encoder = std::make_unique<FrameEncoder>(
-        pipeline(), source, video_options, model->impl().grid_side(video_options.vision_tokens), 0, &stop);
+    auto opened = std::make_unique<Source>(
+        Source{origin, video_options, model->impl().grid_side(video_options.vision_tokens)});
+    opened->encoder = open_frames(*opened);
+    if (options.look_again > 0 && opened->encoder->facts().frames == 0) {
+        throw_usage("{}: frames are looked at again by reading them again, which only files allow",
+                    std::get<std::string>(origin));
+    }
     source_ = std::move(opened);
     forget_computed();
     return source_->encoder->facts();
 }
 
-VideoFacts Session::Impl::add_index(const std::filesystem::path& index, bool allow_unfinished) {
+VideoFacts Session::Impl::add_index(const std::filesystem::path& index, const VideoOptions& video_options,
+                                    bool allow_unfinished) {
     if (has_vision()) throw_usage("a conversation is about pictures or one video");
     if (options.official_quirks)
         throw_usage("official quirks fuse every prompt whole, which an index cannot");
-    video_ = load_index(pipeline(), pipeline().backends(), index, model->impl().fingerprint(),
-                        options.kv_type == KvType::kF32, allow_unfinished);
+    SeenVideo loaded = load_index(pipeline(), pipeline().backends(), index, model->impl().fingerprint(),
+                                  options.kv_type == KvType::kF32, allow_unfinished);
+    auto source = std::make_unique<Source>(Source{std::string(), video_options});
+    if (options.look_again > 0 && loaded.fusion_frames.size() < loaded.seconds.size()) {
+        // Said now, not when a question happens to need a frame that is not there.
+        const IndexedVideo found = find_indexed_video(*loaded.index, video_options);
+        *source = {found.file, found.options, found.grid_side};
+    }
+    source_ = std::move(source);
+    video_ = std::move(loaded);
     forget_computed();
     return video_->facts;
 }
@@ -52,7 +83,7 @@ std::vector<uint8_t> Session::Impl::state_of_frames() {
     for (const int32_t id : video_->fused_ids) prompt.push_back({id, SegmentKind::kFused});
     prompt.push_back({kImageToken, SegmentKind::kImage});
     make_room(rows_of(prompt, prompt.size()), {});
-    if (!decode_prompt(prompt, 0, video_->fused_rows)) throw_input("interrupted");
+    if (!decode_prompt(prompt, 0, prompt.size(), video_->fused_rows)) throw_input("interrupted");
     return context->state();
 }
 
@@ -78,13 +109,10 @@ void Session::Impl::restore_state(const std::vector<PromptToken>& prompt) {
 void Session::Impl::look_at_video(const std::vector<PromptToken>& prompt, const SamplingOptions& sampling,
                                   Answer& answer) {
     const VideoOptions& video_options = source_->options;
-    const int side = model->impl().grid_side(video_options.vision_tokens);
-    if (!source_->encoder) {
-        source_->encoder =
-            std::make_unique<FrameEncoder>(pipeline(), source_->name, video_options, side, 0, &stop);
-    }
+    if (!source_->encoder) source_->encoder = open_frames(*source_);
     // Refused before the work, not after it.
-    const int64_t expected = source_->encoder->facts().chosen * pipeline().hparams().vision_tokens(side);
+    const int64_t expected =
+        source_->encoder->facts().chosen * pipeline().hparams().vision_tokens(source_->grid_side);
     make_room(static_cast<int64_t>(prompt.size()) + expected, sampling);
 
     PassText text;
@@ -150,6 +178,32 @@ std::vector<FrameEvidence> Session::Impl::evidence_of(const std::vector<PromptTo
     return evidence;
 }
 
+// The question, prompt[question..], is in the KV cache, and `attention` has what its rows attended to. Reads
+// it again, fused with the best frames alone. Returns false if it was stopped.
+bool Session::Impl::look_again(const std::vector<PromptToken>& prompt, size_t question, Answer& answer) {
+    const Stopwatch watch(answer.timings.look_again);
+    answer.looked_again = evidence_of(prompt);
+    if (answer.looked_again.empty()) throw_system("the language model shows no attention to frames");
+    const auto best = std::min(answer.looked_again.size(), static_cast<size_t>(options.look_again));
+    answer.looked_again.resize(best);
+    attention.clear();
+    std::vector<int64_t> frames;
+    for (const FrameEvidence& frame : answer.looked_again) frames.push_back(frame.frame);
+    std::sort(frames.begin(), frames.end());
+
+    std::vector<int32_t> ids;
+    for (const PromptToken& token : prompt) {
+        if (token.kind == SegmentKind::kFused) ids.push_back(token.id);
+    }
+    Timings parts;  // they are counted as a whole
+    const Matrix fused = fuse_with_frames(
+        pipeline(), *video_, ids, static_cast<int64_t>(fused_before(prompt, question)), frames,
+        [this](const std::vector<int64_t>& numbers) { return open_frames(*source_, numbers); },
+        source_->options.progress, parts);
+    context->keep_prefix(rows_of(prompt, question));
+    return decode_prompt(prompt, question, prompt.size(), fused);
+}
+
 std::vector<uint8_t> Session::Impl::contact_sheet(std::span<const FrameEvidence> evidence) const {
     if (!video_ || video_->thumbnails.size() != video_->seconds.size() || evidence.empty()) {
         throw_usage("there are no pictures of frames for a contact sheet");
@@ -192,7 +246,7 @@ IndexResult make_video_index(const std::shared_ptr<Model>& model, const std::fil
     if (end != nullptr && end->frames == result.frames && result.made == 0 && !needs_state) return result;
     std::vector<uint8_t> state;
     if (needs_state) {
-        session.impl().add_index(index, /*allow_unfinished=*/true);
+        session.impl().add_index(index, {}, /*allow_unfinished=*/true);
         state = session.impl().state_of_frames();
     }
     finish_index(index, result.frames, state);
@@ -200,12 +254,16 @@ IndexResult make_video_index(const std::shared_ptr<Model>& model, const std::fil
     return result;
 }
 
-VideoFacts Session::add_index(const std::filesystem::path& index) {
-    return impl_->add_index(index, /*allow_unfinished=*/false);
+VideoFacts Session::add_index(const std::filesystem::path& index, const VideoOptions& options) {
+    return impl_->add_index(index, options, /*allow_unfinished=*/false);
 }
 
 VideoFacts Session::add_video(const std::string& source, const VideoOptions& options) {
     return impl_->add_video(source, options);
+}
+
+VideoFacts Session::add_video(const GeneratedVideo& video, const VideoOptions& options) {
+    return impl_->add_video(video, options);
 }
 
 }  // namespace llava_mini

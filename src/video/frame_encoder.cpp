@@ -12,24 +12,29 @@ namespace {
 constexpr int kThumbnailWidth = 160;
 constexpr int kMaxBatch = 8;
 
-VideoReaderOptions reader_options(const VideoOptions& options, int64_t skip, const std::atomic<bool>* stop,
-                                  bool live) {
-    VideoReaderOptions reader;
+std::unique_ptr<FrameSource> open_video(const std::string& source, const VideoOptions& options, int64_t skip,
+                                        const std::atomic<bool>* stop, bool live) {
+    VideoReaderOptions reader = reader_options(options, stop);
     constexpr double kLiveTimeout = 10;  // seconds
     if (live) reader.source.timeout_seconds = kLiveTimeout;
     reader.live = live;
+    reader.skip = skip;
+    return std::make_unique<VideoReader>(source, reader);
+}
+
+}  // namespace
+
+VideoReaderOptions reader_options(const VideoOptions& options, const std::atomic<bool>* stop) {
+    VideoReaderOptions reader;
     reader.source.max_pixels = options.max_pixels;
     reader.source.stop = stop;
     reader.fps = options.fps;
     reader.max_frames = options.max_frames;
     reader.start = options.start;
     reader.end = options.end;
-    reader.skip = skip;
     reader.hardware = options.hardware;
     return reader;
 }
-
-}  // namespace
 
 void BatchSize::took(int frames, double seconds) {
     if (settled_ || frames != size_ || ++runs_ < 2) return;  // the first run builds graphs
@@ -49,12 +54,13 @@ void BatchSize::took(int frames, double seconds) {
     }
 }
 
+FrameEncoder::FrameEncoder(Pipeline& pipeline, std::unique_ptr<FrameSource> frames,
+                           const VideoOptions& options, int grid_side)
+    : pipeline_(pipeline), options_(options), grid_side_(grid_side), frames_(std::move(frames)) {}
+
 FrameEncoder::FrameEncoder(Pipeline& pipeline, const std::string& source, const VideoOptions& options,
                            int grid_side, int64_t skip, const std::atomic<bool>* stop, bool live)
-    : pipeline_(pipeline),
-      options_(options),
-      grid_side_(grid_side),
-      reader_(source, reader_options(options, skip, stop, live)) {}
+    : FrameEncoder(pipeline, open_video(source, options, skip, stop, live), options, grid_side) {}
 
 PixelValues FrameEncoder::pixels_of(const Image& image) const {
     const PreprocessOptions preprocess{.image_aspect_ratio = options_.aspect_ratio,
@@ -74,7 +80,7 @@ std::vector<EncodedFrame> FrameEncoder::next(Timings& timings, int64_t most) {
         {
             const Stopwatch watch(timings.preprocess);
             while (static_cast<int64_t>(frames.size()) < count) {
-                std::optional<VideoFrame> frame = reader_.next();
+                std::optional<VideoFrame> frame = frames_->next();
                 if (!frame) break;
                 pixels.push_back(pixels_of(frame->image));
                 EncodedFrame& encoded = frames.emplace_back();

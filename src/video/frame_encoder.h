@@ -33,16 +33,22 @@ class BatchSize {
     bool settled_ = false;
 };
 
+/// How VideoReader is to read for these options.
+VideoReaderOptions reader_options(const VideoOptions& options, const std::atomic<bool>* stop);
+
 /// The model's frame encoder over one video. Not thread-safe.
 class FrameEncoder {
   public:
-    /// Opens the video (errors of VideoReader); `skip` chosen frames are passed over. `pipeline` and `stop`
-    /// must outlive it. `grid_side`: C. `live`: as VideoReaderOptions.
+    /// `options` say how frames become views. `pipeline` must outlive it. `grid_side`: C.
+    FrameEncoder(Pipeline& pipeline, std::unique_ptr<FrameSource> frames, const VideoOptions& options,
+                 int grid_side);
+    /// Opens the video (errors of VideoReader); `skip` chosen frames are passed over. `stop` must
+    /// outlive it. `live`: as VideoReaderOptions.
     FrameEncoder(Pipeline& pipeline, const std::string& source, const VideoOptions& options, int grid_side,
                  int64_t skip, const std::atomic<bool>* stop, bool live = false);
 
-    const VideoFacts& facts() const { return reader_.facts(); }
-    VideoReport report() const { return reader_.report(); }
+    const VideoFacts& facts() const { return frames_->facts(); }
+    VideoReport report() const { return frames_->report(); }
     /// The next frames, at most `most` (0: any number); none at the end.
     std::vector<EncodedFrame> next(Timings& timings, int64_t most = 0);
 
@@ -52,7 +58,7 @@ class FrameEncoder {
     Pipeline& pipeline_;
     const VideoOptions options_;
     const int grid_side_;
-    VideoReader reader_;
+    const std::unique_ptr<FrameSource> frames_;
     BatchSize batch_;
 };
 

@@ -58,11 +58,11 @@ Existing examine(const VideoIndexFile& file, const IndexMeta& wanted, const std:
     std::sort(existing.parts.begin(), existing.parts.end());
     if (described == nullptr) return existing;  // killed before anything was done
 
-    const VideoIdentity known = file.video(*described), now = identity_of_video(video);
-    const bool same = known.bytes == now.bytes && known.begin == now.begin && known.end == now.end;
+    const VideoIdentity known = file.video(*described);
+    const bool same = is_video(known, video);
     if (!same && !has_grown(known, video)) {
         throw_input("{}: the index was made of another video ({}, {} bytes; {} has {} bytes)", file.name(),
-                    known.name, known.bytes, video.string(), now.bytes);
+                    known.name, known.bytes, video.string(), std::filesystem::file_size(video));
     }
     existing.new_video = !same;
     // Of records before the last description, the frames belong to the video as it was.
@@ -206,6 +206,7 @@ IndexResult build_index(Pipeline& pipeline, const std::filesystem::path& video,
     VideoOptions frames_options = options;
     frames_options.thumbnails = true;
     meta.settings = settings_text(options, grid_side);
+    meta.views = {options.resize, options.resolution_ratio, grid_side, options.aspect_ratio};
     meta.fps = options.fps;
     meta.width = hp.prefusion.n_embd;
     meta.tokens_per_frame = hp.vision_tokens(grid_side);
@@ -313,7 +314,7 @@ SeenVideo load_index(const Pipeline& pipeline, const Backends& backends, const s
     SeenVideo seen;
     seen.tokens = VisionTokens(f32);
     seen.tokens_per_frame = meta.tokens_per_frame;
-    seen.owner = file;
+    seen.index = file;
     seen.fused_ids = meta.head_ids;
     const auto head = static_cast<int64_t>(meta.head_ids.size());
     std::vector<double> sum(static_cast<size_t>(head * meta.width), 0.0);
@@ -337,6 +338,7 @@ SeenVideo load_index(const Pipeline& pipeline, const Backends& backends, const s
                 }
             }
             seen.fusion_frames.push_back(std::move(encoding));
+            seen.fusion_numbers.push_back(record->first_frame + fusion.frame);
         }
     }
     seen.fusion.rows = meta.layers > 0 ? head : 0;

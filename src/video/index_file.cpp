@@ -53,11 +53,31 @@ Hash128 hash_from(const nlohmann::json& value) {
     return {value.at(0).get<uint64_t>(), value.at(1).get<uint64_t>()};
 }
 
+std::optional<FrameViews> views_from(const nlohmann::json& meta, const std::string& name) {
+    if (!meta.contains("views")) return std::nullopt;
+    const nlohmann::json& json = meta.at("views");
+    FrameViews views;
+    const std::string resize = json.at("resize").get<std::string>();
+    views.resize = resize == kResizeNames[0] ? FrameResize::kNearest : FrameResize::kPicture;
+    views.resolution_ratio = json.at("resolution_ratio").get<int>();
+    views.grid_side = json.at("grid_side").get<int>();
+    views.aspect_ratio = json.at("aspect_ratio").get<std::string>();
+    const std::string& ratio = views.aspect_ratio;
+    constexpr int kMost = 1024;
+    if (std::find(std::begin(kResizeNames), std::end(kResizeNames), resize) == std::end(kResizeNames) ||
+        views.resolution_ratio < 0 || views.resolution_ratio > kMost || views.grid_side < 0 ||
+        views.grid_side > kMost || (!ratio.empty() && ratio != "pad" && ratio != "square")) {
+        throw_input("{}: the index's description has a value out of range", name);
+    }
+    return views;
+}
+
 IndexMeta meta_from(const nlohmann::json& json, const std::string& name) {
     IndexMeta meta;
     meta.model = json.at("model").get<std::string>();
     meta.model_hash = hash_from(json.at("model_hash"));
     meta.settings = json.at("settings").get<std::string>();
+    meta.views = views_from(json, name);
     meta.fps = json.at("fps").get<double>();
     meta.width = json.at("width").get<int64_t>();
     meta.tokens_per_frame = json.at("tokens_per_frame").get<int64_t>();
@@ -92,8 +112,15 @@ IndexMeta meta_from(const nlohmann::json& json, const std::string& name) {
 VideoIdentity identity_of_video(const std::filesystem::path& path) {
     const RandomAccessFile file(path);
     const uint64_t part = std::min(file.size(), kEndBytes);
+    std::error_code ignored;
     return {path.filename().string(), file.size(), hash_of_part(file, 0, part),
-            hash_of_part(file, file.size() - part, file.size())};
+            hash_of_part(file, file.size() - part, file.size()),
+            std::filesystem::absolute(path, ignored).lexically_normal().string()};
+}
+
+bool is_video(const VideoIdentity& video, const std::filesystem::path& path) {
+    const VideoIdentity found = identity_of_video(path);
+    return found.bytes == video.bytes && found.begin == video.begin && found.end == video.end;
 }
 
 bool has_grown(const VideoIdentity& video, const std::filesystem::path& path) {
@@ -210,7 +237,7 @@ VideoIdentity VideoIndexFile::video(const IndexRecord& record) const {
     try {
         const auto json = nlohmann::json::parse(record.payload.begin(), record.payload.end());
         return {json.at("name").get<std::string>(), json.at("bytes").get<uint64_t>(),
-                hash_from(json.at("begin")), hash_from(json.at("end"))};
+                hash_from(json.at("begin")), hash_from(json.at("end")), json.value("path", "")};
     } catch (const nlohmann::json::exception&) {
         throw_input("{}: the description of the video is not as expected", name_);
     }

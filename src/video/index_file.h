@@ -13,6 +13,7 @@
 
 #include "core/file.h"
 #include "core/hash.h"
+#include "llava_mini/video.hpp"
 
 namespace llava_mini {
 
@@ -20,23 +21,35 @@ inline constexpr uint32_t kIndexVersion = 1;
 
 /// Which video: tells the same file, one that only grew, and another one.
 struct VideoIdentity {
-    std::string name;    ///< for people
-    uint64_t bytes = 0;  ///< size
-    Hash128 begin;       ///< of its first 64 KiB
-    Hash128 end;         ///< of its last 64 KiB
+    std::string name;       ///< for people
+    uint64_t bytes = 0;     ///< size
+    Hash128 begin;          ///< of its first 64 KiB
+    Hash128 end;            ///< of its last 64 KiB
+    std::string path = {};  ///< where it was, absolute; empty: unknown
 };
 
 VideoIdentity identity_of_video(const std::filesystem::path& file);
+/// Whether `file` is that video, whatever its name.
+bool is_video(const VideoIdentity& video, const std::filesystem::path& file);
 /// Whether `file` is that video with more behind it.
 bool has_grown(const VideoIdentity& video, const std::filesystem::path& file);
+
+/// How frames became views (VideoOptions).
+struct FrameViews {
+    FrameResize resize = FrameResize::kNearest;
+    int resolution_ratio = 0;
+    int grid_side = 0;
+    std::string aspect_ratio;
+};
 
 /// What all records of an index share. Nothing of it changes once the file was begun.
 struct IndexMeta {
     std::string model;  ///< name
     Hash128 model_hash;
     std::string settings;  ///< what decides on frames and views, as one text to compare
-    double fps = 1;        ///< frames looked at in a second
-    int64_t width = 0;     ///< d
+    std::optional<FrameViews> views = FrameViews();  ///< null: the index does not say
+    double fps = 1;                                  ///< frames looked at in a second
+    int64_t width = 0;                               ///< d
     int64_t tokens_per_frame = 0;
     int64_t vision_positions = 0;  ///< of a frame in the pre-fusion; 0: the model has no pre-fusion
     int layers = 0;                ///< of the pre-fusion

@@ -14,6 +14,8 @@ inline constexpr uint32_t kRecordMagic = 0x44434552;  // "RECD"
 inline constexpr uint64_t kAlignment = 64;            // of records and the arrays in them
 inline constexpr int64_t kMaxFrames = int64_t{1} << 40;
 
+inline constexpr const char* kResizeNames[] = {"nearest", "picture"};  // FrameResize in the description
+
 /// The next multiple of kAlignment.
 constexpr uint64_t padded(uint64_t bytes) {
     return (bytes + kAlignment - 1) / kAlignment * kAlignment;

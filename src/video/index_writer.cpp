@@ -49,9 +49,15 @@ void VideoIndexWriter::open(int flags) {
 }
 
 VideoIndexWriter::VideoIndexWriter(const std::filesystem::path& path, const IndexMeta& meta) : path_(path) {
+    const FrameViews views = meta.views.value_or(FrameViews());
+    const nlohmann::json views_json = {{"resize", kResizeNames[static_cast<size_t>(views.resize)]},
+                                       {"resolution_ratio", views.resolution_ratio},
+                                       {"grid_side", views.grid_side},
+                                       {"aspect_ratio", views.aspect_ratio}};
     const std::string text = dumped({{"model", meta.model},
                                      {"model_hash", to_json(meta.model_hash)},
                                      {"settings", meta.settings},
+                                     {"views", views_json},
                                      {"fps", meta.fps},
                                      {"width", meta.width},
                                      {"tokens_per_frame", meta.tokens_per_frame},
@@ -146,7 +152,8 @@ void VideoIndexWriter::append(const VideoIdentity& video) {
     const std::string text = dumped({{"name", video.name},
                                      {"bytes", video.bytes},
                                      {"begin", to_json(video.begin)},
-                                     {"end", to_json(video.end)}});
+                                     {"end", to_json(video.end)},
+                                     {"path", video.path}});
     record(IndexRecordKind::kVideo, 0, 0, bytes_of(text));
 }
 

@@ -13,6 +13,8 @@
 
 namespace llava_mini {
 
+class VideoIndexFile;
+
 /// Vision tokens of many frames in time order, in f16 (8 KiB a token at d = 4096) or, for parity, f32.
 class VisionTokens {
   public:
@@ -44,10 +46,11 @@ struct SeenVideo {
     Matrix fused_rows;  // [fused_ids, d]
     /// Frames with which further text is fused, and their K/V of the text above.
     std::vector<std::shared_ptr<const ImageEncoding>> fusion_frames;
+    std::vector<int64_t> fusion_numbers;  // which frames they are, ascending
     TextFusion fusion;
     /// The language model's KV cache of system prompt and vision tokens (llama_state_seq), if stored.
     std::span<const uint8_t> language_state;
-    std::shared_ptr<const void> owner;  // of what spans point to
+    std::shared_ptr<const VideoIndexFile> index;  // to which spans point; null: seen in a pass
 };
 
 }  // namespace llava_mini

@@ -47,6 +47,7 @@ SeenVideo run_video_pass(Pipeline& pipeline, FrameEncoder& encoder, const VideoO
             if (choice.keeps(index) && choice.must_thin_out(seen.fusion_frames.size())) {
                 for (size_t i = 1; i < seen.fusion_frames.size(); ++i) {
                     seen.fusion_frames.erase(seen.fusion_frames.begin() + static_cast<ptrdiff_t>(i));
+                    seen.fusion_numbers.erase(seen.fusion_numbers.begin() + static_cast<ptrdiff_t>(i));
                     if (!seen.fusion.kv.empty()) {
                         seen.fusion.kv.erase(seen.fusion.kv.begin() + static_cast<ptrdiff_t>(i));
                     }
@@ -59,6 +60,7 @@ SeenVideo run_video_pass(Pipeline& pipeline, FrameEncoder& encoder, const VideoO
                          : pipeline.fuse_masked_text(embeddings, text.visible, alone, timings));
             if (keep) {
                 seen.fusion_frames.push_back(frame.encoding);
+                seen.fusion_numbers.push_back(index);
                 for (auto& kv : state.kv) seen.fusion.kv.push_back(std::move(kv));
                 seen.fusion.rows = state.rows;
             }

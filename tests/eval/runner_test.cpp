@@ -48,6 +48,7 @@ class RunnerTest : public ::testing::Test {
 TEST_F(RunnerTest, AnswersAreThoseOfASession) {
     const std::vector<Prediction> predictions = run(model, source, options);
     size_t i = 0;
+    int clips = 0;
     for (uint64_t number = 0; number < options.samples; ++number) {
         const Sample sample = source.sample(number);
         for (size_t turn = 0; turn < sample.turns.size(); ++turn, ++i) {
@@ -55,13 +56,18 @@ TEST_F(RunnerTest, AnswersAreThoseOfASession) {
             EXPECT_EQ(predictions[i].question_id, fmt::format("{}/{}", sample.id, turn));
             EXPECT_EQ(predictions[i].answer, sample.turns[turn].answer);
             EXPECT_EQ(predictions[i].type, sample.turns[turn].type);
-            if (sample.frames.size() != 1) continue;
             Session session(model, options.session);
-            session.add_image({"picture", encode_png(sample.frames[0])});
+            if (sample.frames.size() == 1) session.add_image({"picture", encode_png(sample.frames[0])});
+            clips += sample.frames.size() > 1 ? 1 : 0;
+            if (sample.frames.size() > 1) {
+                session.add_video({"clip", static_cast<int64_t>(sample.frames.size()),
+                                   [&](int64_t frame) { return sample.frames[static_cast<size_t>(frame)]; }});
+            }
             EXPECT_EQ(session.ask(sample.turns[turn].question, options.sampling).text, predictions[i].text);
         }
     }
     EXPECT_EQ(i, predictions.size());
+    EXPECT_GT(clips, 0);
 }
 
 TEST_F(RunnerTest, JobsChangeNothing) {

@@ -155,6 +155,19 @@ TEST(VideoReader, JumpsGiveTheSameFrames) {
         const Seen seen = see(dir / name, {.max_frames = 5});
         EXPECT_EQ(seen.numbers, expected(600, 10, 5));
         EXPECT_LT(seen.report.decoded, 400);  // the rest was jumped over
+
+        // Some of a plan's frames again, by their times; one of them twice.
+        const Seen all = see(dir / name, {.start = 5});
+        const Seen again =
+            see(dir / name, {.at = {all.seconds[3], all.seconds[30], all.seconds[30], all.seconds[54]}});
+        EXPECT_THAT(again.numbers,
+                    ElementsAre(all.numbers[3], all.numbers[30], all.numbers[30], all.numbers[54]));
+        EXPECT_THAT(again.seconds,
+                    ElementsAre(all.seconds[3], all.seconds[30], all.seconds[30], all.seconds[54]));
+        EXPECT_EQ(again.images[1].rgb, all.images[30].rgb);
+        EXPECT_LT(again.report.decoded, 200);
+        EXPECT_THAT(error_text([&] { see(dir / name, {.at = {all.seconds[3] + 0.01}}); }),
+                    HasSubstr("another video now"));
     }
 }
 

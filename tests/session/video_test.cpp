@@ -24,28 +24,31 @@ std::shared_ptr<Model> load(KvType prefusion_kv = KvType::kF32) {
     return Model::load({.model = golden_model(), .threads = 2, .prefusion_kv = prefusion_kv});
 }
 
+// The frames of the recordings.
+GeneratedVideo golden_frames() {
+    const auto raw = std::make_shared<const NpyArray>(read_npy(golden_path("video/raw_frames.npy")));
+    return {"golden", 6, [raw](int64_t i) {
+                const auto bytes = static_cast<ptrdiff_t>(raw->bytes.size() / 6);
+                const auto from = raw->bytes.begin() + i * bytes;
+                return Image{320, 180, {from, from + bytes}};
+            }};
+}
+
 // The film of the recordings: 40 frames at 6.5 a second, those that are chosen as recorded.
 std::string golden_film(const TempDir& dir) {
-    const NpyArray raw = read_npy(golden_path("video/raw_frames.npy"));
+    const GeneratedVideo raw = golden_frames();
     const std::vector<int> recorded = {3, 9, 16, 23, 29, 35};
-    const auto bytes = static_cast<ptrdiff_t>(raw.bytes.size() / recorded.size());
     TestVideo film{.width = 320, .height = 180, .frames = 40, .rate_num = 13, .rate_den = 2};
     film.picture = [&](int i) {
         const auto found = std::find(recorded.begin(), recorded.end(), i);
         if (found == recorded.end()) return numbered_picture(i, 320, 180);
-        const auto from = raw.bytes.begin() + (found - recorded.begin()) * bytes;
-        return Image{320, 180, {from, from + bytes}};
+        return raw.frame(found - recorded.begin());
     };
     write_test_video(dir / "film.mkv", film);
     return dir / "film.mkv";
 }
 
-TEST(Video, AnswersAsTheOfficialCode) {
-    const TempDir dir;
-    const auto model = load();
-    Session session(model, kParity);
-    const VideoFacts facts = session.add_video(golden_film(dir));
-    EXPECT_EQ(facts.chosen, 6);
+void expect_the_official_answer(const Model& model, Session& session) {
     const Answer answer =
         session.ask("What happened in this video?", {.max_tokens = 16, .temperature = 0, .ignore_eos = true});
     EXPECT_EQ(answer.vision_tokens, 6);
@@ -56,9 +59,71 @@ TEST(Video, AnswersAsTheOfficialCode) {
     for (const int64_t id : read_npy(golden_path("cases/video6/greedy_ids.npy")).as_int64()) {
         recorded.push_back(static_cast<int32_t>(id));
     }
-    std::string expected = model->impl().language->detokenize(recorded);
+    std::string expected = model.impl().language->detokenize(recorded);
     while (!expected.empty() && expected.back() == ' ') expected.pop_back();
     EXPECT_EQ(answer.text, expected);
+}
+
+TEST(Video, AnswersAsTheOfficialCode) {
+    const TempDir dir;
+    const auto model = load();
+    Session session(model, kParity);
+    EXPECT_EQ(session.add_video(golden_film(dir)).chosen, 6);
+    expect_the_official_answer(*model, session);
+}
+
+TEST(Video, GeneratedFramesAnswerAsTheOfficialCode) {
+    const auto model = load();
+    Session session(model, kParity);
+    const VideoFacts facts = session.add_video(golden_frames(), {.fps = 2});
+    EXPECT_EQ(facts.chosen, 6);
+    EXPECT_EQ(facts.seconds, 3);
+    expect_the_official_answer(*model, session);
+}
+
+TEST(Video, GeneratedFramesAreCheckedAndStoppable) {
+    const auto model = load(KvType::kF16);
+    Session session(model);
+    EXPECT_THAT(error_text([&] {
+                    session.add_video(GeneratedVideo{"none", 0, golden_frames().frame});
+                }),
+                HasSubstr("none: 0 frames"));
+    EXPECT_THAT(error_text([&] {
+                    session.add_video(GeneratedVideo{"made", 3, {}});
+                }),
+                HasSubstr("whoever makes it"));
+    GeneratedVideo wrong = golden_frames();
+    wrong.frame = [right = wrong.frame](int64_t i) {
+        return i < 2 ? right(i) : Image{4, 3, std::vector<uint8_t>(35)};
+    };
+    session.add_video(wrong);
+    EXPECT_THAT(error_text([&] { session.ask("What?"); }), HasSubstr("frame 2: 4 x 3 pixels in 35 bytes"));
+    session.reset();
+    GeneratedVideo stopping = golden_frames();
+    stopping.frame = [&, right = stopping.frame](int64_t i) {
+        if (i == 3) session.stop();
+        return right(i);
+    };
+    session.add_video(stopping);
+    EXPECT_THAT(error_text([&] { session.ask("What?"); }), HasSubstr("interrupted"));
+    EXPECT_TRUE(session.turns().empty());
+}
+
+TEST(Video, RestartedConversationsAnswerAsNewOnes) {
+    const auto model = load();
+    const SamplingOptions sampling{.max_tokens = 8};
+    for (const int stay : {0, 6}) {
+        Session fresh(model, kParity), restarted(model, kParity);
+        fresh.add_video(golden_frames());
+        restarted.add_video(golden_frames(), {.fusion_frames = stay});
+        restarted.ask("Why is it so?", sampling);
+        restarted.restart();
+        EXPECT_TRUE(restarted.turns().empty());
+        const Answer answer = restarted.ask("What happened?", sampling);
+        EXPECT_EQ(answer.text, fresh.ask("What happened?", sampling).text);
+        EXPECT_EQ(answer.cached_tokens > answer.vision_tokens, stay > 0);
+        EXPECT_EQ(answer.timings.vision_tower > 0, stay == 0);
+    }
 }
 
 TEST(Video, PassGivesTheRecordedRows) {
@@ -259,6 +324,20 @@ TEST(PositionAttentions, AreWhatTheLayersGive) {
     for (size_t i = 0; i < attention.weights().size(); ++i) (i < 5 ? sum : behind) += attention.weights()[i];
     EXPECT_NEAR(sum, 3 * 4, 1e-3);  // layers and heads, whose weights sum to 1
     EXPECT_EQ(behind, 0);
+
+    // All rows of a batch are what its rows give one by one.
+    const auto weights_of = [&](bool together) {
+        context.keep_prefix(0);
+        attention.clear();
+        attention.every_row = together;
+        for (const int32_t id : ids) {
+            if (!together) context.decode_tokens({{id}}, true);
+        }
+        if (together) context.decode_tokens(ids, true);
+        return std::vector<double>(attention.weights().begin(), attention.weights().begin() + 4);
+    };
+    const std::vector<double> one_by_one = weights_of(false), together = weights_of(true);
+    for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(together[i], one_by_one[i], 1e-3);
 }
 
 TEST(FrameBatches, GiveWhatFramesAloneGive) {

@@ -86,6 +86,46 @@ class Asking(Base):
         finally:
             kill(server)
 
+    def test_look_again(self):
+        video, index = make_video("ten.mp4", 10), FOLDER / "ten.index"
+        self.run_ok("index", video, "-o", index, "-m", program.model(), "--fusion-frames", "2")
+        for source in (("--video", video), ("--index", index)):
+            done = self.run_ok("ask", "-m", program.model(), *source, "--look-again", "3", "-n", "4", "--json",
+                               "--evidence", FOLDER / "sheet.png", "What happens?")
+            answer = json.loads(done.stdout)
+            shares = [frame["share"] for frame in answer["looked_again"]]
+            self.assertEqual(len(shares), 3)
+            self.assertEqual(shares, sorted(shares, reverse=True))
+            self.assertEqual(len(answer["evidence"]), 10)
+            self.assertEqual(answer["vision_tokens"], 10)
+            self.assertGreater(answer["seconds"]["look_again"], 0)
+            self.assertIn("looked again at 0:0", done.stderr)
+        done = self.run_ok("chat", "-m", program.model(), "--index", index, "--look-again", "20", "-n", "4",
+                           stdin="What happens?\nWhy?\n")
+        self.assertEqual(done.stderr.count("looked again at"), 2)
+        self.assertIn("and 2 more", done.stderr)
+
+    def test_look_again_needs_a_file(self):
+        video = make_video("ten.ts", 10)
+        with open(video, "rb") as file:
+            piped = subprocess.run([program.PROGRAM, "ask", "-m", str(program.model()), "--video", "-", "--look-again",
+                                    "3", "What?"], stdin=file, capture_output=True, text=True,
+                                   env=program.environment(), timeout=60, check=False)
+        self.assertEqual(piped.returncode, 2, piped.stderr)
+        self.assertIn("only files allow", piped.stderr)
+        self.assertEqual(len(piped.stderr.splitlines()), 1)
+        none = program.run("ask", "-m", program.model(), "--look-again", "3", "What?")
+        self.assertEqual(none.returncode, 2)
+        self.assertIn("--look-again needs --video or --index", none.stderr)
+        gone, index = FOLDER / "gone.ts", FOLDER / "gone.index"
+        gone.write_bytes(video.read_bytes())
+        self.run_ok("index", gone, "-o", index, "-m", program.model(), "--fusion-frames", "2")
+        gone.unlink()
+        done = program.run("ask", "-m", program.model(), "--index", index, "--look-again", "3", "What?")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("looking again needs the video", done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1)
+
     def test_errors_are_one_line(self):
         empty = FOLDER / "empty.mp4"
         empty.write_bytes(b"")

@@ -18,6 +18,7 @@ IndexMeta small_meta() {
     meta.model = "small";
     meta.model_hash = {1, 2};
     meta.settings = "fps 1";
+    meta.views = {FrameResize::kPicture, 2, 1, "pad"};
     meta.width = 4;
     meta.tokens_per_frame = 1;
     meta.vision_positions = 3;
@@ -45,7 +46,7 @@ FramesContent content_of(const IndexMeta& meta, int frames, int first) {
 std::filesystem::path write_small(const TempDir& dir) {
     const IndexMeta meta = small_meta();
     VideoIndexWriter writer(dir / "index", meta);
-    writer.append(VideoIdentity{"v.mp4", 1000, {3, 4}, {5, 6}});
+    writer.append(VideoIdentity{"v.mp4", 1000, {3, 4}, {5, 6}, "/films/v.mp4"});
     writer.append(meta, 0, content_of(meta, 2, 0));
     writer.append(meta, 2, content_of(meta, 2, 2));
     writer.append(meta, 4, content_of(meta, 1, 4));
@@ -65,6 +66,12 @@ TEST(IndexFile, GivesBackWhatWasWritten) {
     EXPECT_EQ(file.meta().kv_type, GGML_TYPE_F16);
     ASSERT_EQ(file.records().size(), 6u);
     EXPECT_EQ(file.video(*file.last(IndexRecordKind::kVideo)).end.high, 6u);
+    EXPECT_EQ(file.video(*file.last(IndexRecordKind::kVideo)).path, "/films/v.mp4");
+    ASSERT_TRUE(file.meta().views.has_value());
+    EXPECT_EQ(file.meta().views->resize, FrameResize::kPicture);
+    EXPECT_EQ(file.meta().views->resolution_ratio, 2);
+    EXPECT_EQ(file.meta().views->grid_side, 1);
+    EXPECT_EQ(file.meta().views->aspect_ratio, "pad");
     EXPECT_EQ(file.last(IndexRecordKind::kLanguageState)->payload.size(), 3u);
     EXPECT_EQ(file.last(IndexRecordKind::kEnd)->frames, 5);
     const auto frames = file.frames();

@@ -1,0 +1,96 @@
+// What becomes of a sample before it is trained on.
+#include "trainer/examples.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "scenes/generator.h"
+#include "trainer/batch.h"
+
+namespace llava_mini::trainer {
+namespace {
+
+class SceneExamples : public testing::Test {
+  protected:
+    static VisionHparams vision() {
+        VisionHparams vision;
+        vision.image_size = 96;
+        vision.patch_size = 16;
+        return vision;
+    }
+
+    const std::filesystem::path root_ =
+        std::filesystem::path(LLAVA_MINI_GOLDEN_DIR).parent_path().parent_path();
+    const Tokenizer tokenizer_{root_ / "recipes" / "tiny-tokenizer", 2048, 1, {2}};
+    const VisionHparams vision_ = vision();
+    QuestionTypes types_;
+    const ExampleMaker maker_{tokenizer_, vision_, types_};
+};
+
+// What a name's fused row should be near is what the question asks for.
+TEST_F(SceneExamples, HintsAreTheAnswers) {
+    const scenes::SceneGenerator scenes(
+        {.scene = {.min_things = 2, .max_things = 4}, .weights = {{"where", 5}, {"count", 5}}});
+    const auto says = [&](const Conversation& conversation, const std::string& answer) {
+        const std::vector<int32_t> ids = tokenizer_.word_ids(answer);
+        return std::all_of(ids.begin(), ids.end(), [&](int32_t id) {
+            return std::any_of(conversation.text_targets.begin(), conversation.text_targets.end(),
+                               [id](const TextTarget& target) { return target.token == id; });
+        });
+    };
+    int asked = 0, absent = 0;
+    for (uint64_t number = 0; number < 60; ++number) {
+        const Sample sample = scenes.sample(number);
+        const Example example = maker_.make(sample, {.mentions = true}, 1);
+        ASSERT_EQ(example.conversations.size(), sample.turns.size());
+        for (size_t i = 0; i < sample.turns.size(); ++i) {
+            const Conversation& conversation = example.conversations[i];
+            for (const TextTarget& target : conversation.text_targets) {
+                EXPECT_EQ(conversation.tokens.at(target.position).kind, SegmentKind::kFused);
+            }
+            const QaTurn& turn = sample.turns[i];
+            if (turn.type == "exist" && turn.answer == "no") {
+                ++absent;
+                EXPECT_TRUE(says(conversation, "nothing")) << turn.question;
+            }
+            if (turn.type == "count" && turn.answer != "zero") {
+                EXPECT_TRUE(says(conversation, turn.answer)) << turn.question;
+            }
+            if (turn.type != "where") continue;
+            ++asked;
+            EXPECT_TRUE(says(conversation, turn.answer)) << turn.question;
+            const auto& targets = conversation.text_targets;
+            const float sum = std::accumulate(targets.begin(), targets.end(), 0.0f,
+                                              [](float s, const TextTarget& t) { return s + t.weight; });
+            EXPECT_NEAR(sum, std::round(sum), 1e-4) << turn.question;
+        }
+    }
+    EXPECT_GE(asked, 30);
+    EXPECT_GE(absent, 5);
+}
+
+// Gaps spread a clip's frames, in order, over no more positions than are allowed.
+TEST_F(SceneExamples, GapsSpreadTheFramesOfClips) {
+    const scenes::SceneGenerator scenes({.clip = {.min_frames = 6, .max_frames = 6}, .clip_share = 1.0});
+    constexpr int64_t kSpan = 3000;
+    int64_t longest = 0;
+    for (uint64_t number = 0; number < 8; ++number) {
+        const Example example = maker_.make(scenes.sample(number), {.position_span = kSpan}, number);
+        const Batch batch = collate({example}, {.image_size = 96, .patches = 36}, 1, 0);
+        const int64_t* positions = batch.positions.data_ptr<int64_t>();
+        for (const Segment& segment : batch.segments) {
+            EXPECT_EQ(positions[segment.start], 0);
+            for (int64_t i = 1; i < segment.length; ++i) {
+                EXPECT_GT(positions[segment.start + i], positions[segment.start + i - 1]);
+            }
+            const int64_t last = positions[segment.start + segment.length - 1];
+            longest = std::max(longest, last);
+            EXPECT_LT(last, kSpan + segment.length);
+        }
+    }
+    EXPECT_GT(longest, kSpan / 10);
+}
+
+}  // namespace
+}  // namespace llava_mini::trainer
