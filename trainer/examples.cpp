@@ -82,7 +82,8 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
                 if (video)
                     conversation.gaps =
                         draw_gaps(sample.frames.size(), options.position_span, key_of(key, 3, i));
-                if (options.mentions && !conversation.unfused) add_mentions(turns, conversation);
+                if (options.mentions && !conversation.unfused)
+                    add_mentions(turns, options.registers, conversation);
                 example.conversations.push_back(std::move(conversation));
             }
         }
@@ -97,27 +98,46 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
     return example;
 }
 
-// The weights of a word's targets sum to 1.
-void ExampleMaker::add_mentions(std::span<const QaTurn> turns, Conversation& conversation) const {
-    std::map<int32_t, std::vector<int32_t>> words;
+// The weights of a token's targets sum to 1.
+void ExampleMaker::add_mentions(std::span<const QaTurn> turns, int registers,
+                                Conversation& conversation) const {
+    const auto ids_of = [&](const std::vector<std::string>& words) {
+        std::vector<int32_t> all;
+        for (const std::string& word : words) {
+            const std::vector<int32_t> ids = tokenizer_.word_ids(word);
+            all.insert(all.end(), ids.begin(), ids.end());
+        }
+        return all;
+    };
+    std::map<int32_t, std::vector<int32_t>> named;
+    std::vector<std::vector<int32_t>> parts(static_cast<size_t>(registers));
+    size_t part = 0;
     for (const QaTurn& turn : turns) {
         for (const Hint& hint : turn.hints) {
-            const std::vector<int32_t> name = tokenizer_.word_ids(hint.name);
-            if (name.size() != 1) continue;
-            std::vector<int32_t>& said = words[name[0]];
-            said.clear();
-            for (const std::string& word : hint.words) {
-                const std::vector<int32_t> ids = tokenizer_.word_ids(word);
-                said.insert(said.end(), ids.begin(), ids.end());
+            const std::vector<int32_t> words = ids_of(hint.words);
+            if (!hint.name.empty()) {
+                const std::vector<int32_t> name = tokenizer_.word_ids(hint.name);
+                if (name.size() == 1) named[name[0]] = words;
+            } else if (registers > 0 && turns.size() == 1) {
+                std::vector<int32_t>& to = parts[part++ % parts.size()];
+                to.insert(to.end(), words.begin(), words.end());
             }
         }
     }
+    const auto is_plain = [](const PromptToken& token) { return token.kind == SegmentKind::kPlain; };
+    const auto end =
+        static_cast<size_t>(std::find_if(conversation.tokens.begin(), conversation.tokens.end(), is_plain) -
+                            conversation.tokens.begin());
+    const size_t first = end - std::min(end, parts.size());
     for (size_t i = 0; i < conversation.tokens.size(); ++i) {
         const PromptToken& token = conversation.tokens[i];
-        const auto found = words.find(token.id);
-        if (token.kind != SegmentKind::kFused || found == words.end()) continue;
-        for (const int32_t word : found->second) {
-            conversation.text_targets.push_back({i, word, 1.0f / static_cast<float>(found->second.size())});
+        if (token.kind != SegmentKind::kFused) continue;
+        const auto found = named.find(token.id);
+        const std::vector<int32_t>* words = found == named.end() ? nullptr : &found->second;
+        if (part > 0 && i >= first && i < end) words = &parts[i - first];
+        if (words == nullptr) continue;
+        for (const int32_t word : *words) {
+            conversation.text_targets.push_back({i, word, 1.0f / static_cast<float>(words->size())});
         }
     }
 }

@@ -26,9 +26,12 @@ class QuestionTypes {
 };
 
 struct ExampleOptions {
-    bool questions = true;      ///< false: the pictures and their marks alone
-    bool targets = false;       ///< patch targets and words, from the marks
-    bool mentions = false;      ///< targets of the words of questions that have hints
+    bool questions = true;  ///< false: the pictures and their marks alone
+    bool targets = false;   ///< patch targets and words, from the marks
+    bool mentions = false;  ///< targets of the words of questions that have hints
+    /// Tokens at the end of the prompt that take parts of the answer as targets, in turn.
+    int registers = 0;
+
     double dialogue_share = 0;  ///< of the samples become one conversation of all turns; else one a turn
     double unfused_share = 0;   ///< of the conversations keep plain embeddings (see Conversation::unfused)
     /// Clips are spread over up to so many positions of the language model, by leaving some out before a few
@@ -50,7 +53,7 @@ class ExampleMaker {
     Example make(const Sample& sample, const ExampleOptions& options, uint64_t key) const;
 
   private:
-    void add_mentions(std::span<const QaTurn> turns, Conversation& conversation) const;
+    void add_mentions(std::span<const QaTurn> turns, int registers, Conversation& conversation) const;
     void add_targets(const Image& frame, const std::vector<Mark>& marks, bool video,
                      const ExampleOptions& options, Example& example) const;
 

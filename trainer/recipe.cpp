@@ -68,25 +68,10 @@ std::array<double, kParts> read_rates(const JsonObject& phase) {
 
 Phase read_phase(const json& value, const std::string& where) {
     expect_fields(value, where,
-                  {"name",
-                   "samples",
-                   "batch",
-                   "accumulate",
-                   "lr",
-                   "schedule",
-                   "final_rate",
-                   "warmup",
-                   "clip",
-                   "weight_decay",
-                   "betas",
-                   "loss",
-                   "data",
-                   "grids",
-                   "dialogue_share",
-                   "unfused_share",
-                   "position_span",
-                   "background",
-                   "background_weight",
+                  {"name",          "samples",       "batch",     "accumulate", "lr",
+                   "schedule",      "final_rate",    "warmup",    "clip",       "weight_decay",
+                   "betas",         "loss",          "data",      "grids",      "dialogue_share",
+                   "unfused_share", "position_span", "registers", "background", "background_weight",
                    "mark_weights"});
     const JsonObject object(value, where);
     Phase phase;
@@ -128,6 +113,7 @@ Phase read_phase(const json& value, const std::string& where) {
     phase.examples.mentions = phase.mentions > 0;
     phase.examples.dialogue_share = real_or(object, "dialogue_share", 0, 1, 0);
     phase.examples.unfused_share = real_or(object, "unfused_share", 0, 1, 0);
+    phase.examples.registers = object.integer_or("registers", 0, 64, 0);
     phase.examples.position_span = object.integer_or("position_span", 0, 1 << 24, 0);
     phase.examples.background = object.text_or("background", phase.examples.background);
     phase.examples.background_weight = real_or(object, "background_weight", 0, 1e6, 0.1);

@@ -12,7 +12,7 @@ namespace llava_mini {
 /// What a picture shows of a thing that a question names: words of its places and colours, of how many there are,
 /// or "nothing". An auxiliary target of training like Mark.
 struct Hint {
-    std::string name;  // a word of the question
+    std::string name;  // a word of the question; empty: the next part of the answer, for the prompt's end
     std::vector<std::string> words;
 };
 

@@ -194,7 +194,7 @@ void SceneGenerator::make_picture(Sample& sample, uint64_t key, bool paint) cons
         sample.turns.push_back(ask_about(scene, PictureType::kCaption, questions).value());
     questions.shuffle(sample.turns);
     if (!paint) return;
-    for (QaTurn& turn : sample.turns) turn.hints = hints_of(scene, turn.question);
+    for (QaTurn& turn : sample.turns) turn.hints = hints_of(scene, turn);
 
     Random background = stream(key, kBackground), noise = stream(key, kNoise), style = stream(key, kLook);
     const bool augment = options_.augment.value_or(options_.split == Split::kTrain);

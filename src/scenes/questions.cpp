@@ -316,6 +316,14 @@ class Asker {
     Random& random_;
 };
 
+std::vector<const Thing*> in_order_of_places(const Scene& scene) {
+    std::vector<const Thing*> order;
+    for (const Thing& thing : scene.things) order.push_back(&thing);
+    std::stable_sort(order.begin(), order.end(),
+                     [](const Thing* a, const Thing* b) { return a->place < b->place; });
+    return order;
+}
+
 void replace(std::string& text, const char* mark, const std::string& with) {
     if (const size_t at = text.find(mark); at != std::string::npos) text.replace(at, 2, with);
 }
@@ -327,10 +335,7 @@ std::optional<QaTurn> ask_about(const Scene& scene, PictureType type, Random& ra
 }
 
 std::string caption_of(const Scene& scene) {
-    std::vector<const Thing*> order;
-    for (const Thing& thing : scene.things) order.push_back(&thing);
-    std::stable_sort(order.begin(), order.end(),
-                     [](const Thing* a, const Thing* b) { return a->place < b->place; });
+    const std::vector<const Thing*> order = in_order_of_places(scene);
     std::string caption;
     for (size_t i = 0; i < order.size(); ++i) {
         if (i > 0) caption += i + 1 == order.size() ? " and " : ", ";
@@ -343,7 +348,7 @@ std::string caption_of(const Scene& scene) {
     return caption;
 }
 
-std::vector<Hint> hints_of(const Scene& scene, const std::string& question) {
+std::vector<Hint> hints_of(const Scene& scene, const QaTurn& turn) {
     static const std::map<std::string, std::pair<int, bool>> nouns = [] {  // number of the noun, plural
         std::map<std::string, std::pair<int, bool>> made;
         for (int noun = 0; noun < noun_count(); ++noun) {
@@ -354,7 +359,7 @@ std::vector<Hint> hints_of(const Scene& scene, const std::string& question) {
     }();
     std::vector<Hint> hints;
     std::string word, before;
-    for (const char c : question + " ") {
+    for (const char c : turn.question + " ") {
         if (std::isalpha(static_cast<unsigned char>(c)) != 0) {
             word += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
             continue;
@@ -382,6 +387,16 @@ std::vector<Hint> hints_of(const Scene& scene, const std::string& question) {
         }
         if (!hint.words.empty()) hints.push_back(std::move(hint));
         if (!word.empty()) before = std::exchange(word, {});
+    }
+    if (turn.type == kPictureTypes[static_cast<size_t>(PictureType::kCaption)]) {
+        for (const Thing* thing : in_order_of_places(scene)) {
+            Hint part{"", {noun_word(thing->noun)}};
+            if (thing->colour >= 0) part.words.push_back(kColours[static_cast<size_t>(thing->colour)].word);
+            if (thing->place >= 0) part.words.push_back(kPlaces[static_cast<size_t>(thing->place)]);
+            hints.push_back(std::move(part));
+        }
+    } else if (turn.type == kPictureTypes[static_cast<size_t>(PictureType::kSign)]) {
+        for (const char c : turn.answer) hints.push_back({"", {std::string(1, c)}});
     }
     return hints;
 }

@@ -36,8 +36,9 @@ std::optional<QaTurn> ask_about(const Scene& scene, PictureType type, Random& ra
 /// The caption: things in the order of places, e.g. "a cat in the top left and a red circle in the center".
 std::string caption_of(const Scene& scene);
 
-/// What the scene shows of every noun in the question, and of "things".
-std::vector<Hint> hints_of(const Scene& scene, const std::string& question);
+/// What the scene shows of every noun in the question, and of "things"; of a caption its things one by one, of
+/// a sign its characters.
+std::vector<Hint> hints_of(const Scene& scene, const QaTurn& turn);
 
 /// zero, one, ... ten.
 const char* number_word(int number);
