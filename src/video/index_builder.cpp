@@ -292,7 +292,10 @@ SeenVideo load_index(const Pipeline& pipeline, const Backends& backends, const s
                     pipeline.hparams().name);
     }
     const LlamaHparams& hp = pipeline.hparams().prefusion;
-    if (meta.width != hp.n_embd ||
+    const std::vector<int>& grids = pipeline.hparams().compressor_grids;
+    const int grid = meta.views ? meta.views->grid_side : 0;
+    const bool known_grid = grid == 0 || std::find(grids.begin(), grids.end(), grid) != grids.end();
+    if (meta.width != hp.n_embd || !known_grid ||
         (meta.layers > 0 &&
          (meta.layers != hp.n_layer || meta.kv_width != int64_t{hp.head_dim} * hp.n_head_kv))) {
         throw_input("{}: the index does not fit this model", file->name());
