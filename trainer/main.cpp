@@ -184,25 +184,33 @@ int main(int argc, char** argv) {
     app.add_option("--log-every", flags.log_every, "Optimiser steps between lines of the log")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
-    app.add_flag("--plan", flags.plan, "Train nothing: print what memory and time it takes");
+    CLI::Option* plan =
+        app.add_flag("--plan", flags.plan, "Train nothing: print what memory and time it takes");
     app.add_option("--shape", flags.shape, "Plan for this shape (those of llava-mini synth)")
+        ->needs(plan)
         ->type_name("NAME");
-    app.add_flag("--json", flags.json, "The plan as JSON");
+    app.add_flag("--json", flags.json, "The plan as JSON")->needs(plan);
     app.add_option("--gpus", flags.machine.processes, "Plan for so many GPUs, one process each")
+        ->needs(plan)
         ->check(CLI::Range(1, 1 << 20))
         ->capture_default_str();
     app.add_option("--tflops", flags.machine.tflops, "TFLOP/s of one GPU at best")
+        ->needs(plan)
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
     app.add_option("--mfu", flags.machine.share, "Share of them that is reached")
+        ->needs(plan)
         ->check(CLI::Range(0.001, 1.0))
         ->capture_default_str();
     app.add_option("--batch", flags.batch, "Samples of a forward pass in the plan")
+        ->needs(plan)
         ->check(CLI::PositiveNumber);
     app.add_option("--question-tokens", flags.question_tokens,
                    "Tokens of system prompt, markup and questions of a sample in the plan")
+        ->needs(plan)
         ->check(CLI::PositiveNumber);
     app.add_option("--answer-tokens", flags.answer_tokens, "Tokens of a sample's answers in the plan")
+        ->needs(plan)
         ->check(CLI::PositiveNumber);
     try {
         app.parse(argc, argv);

@@ -170,7 +170,8 @@ std::vector<PlanCase> standard_cases() {
                    558'000,
                    8,
                    80,
-                   40};
+                   40,
+                   {}};
     PlanCase adapters{"stage 2, LoRA r = 128",
                       learning({Part::kCompressor, Part::kProjector, Part::kPrefusion, Part::kLora}),
                       {.rank = 128, .alpha = 256},
@@ -178,7 +179,8 @@ std::vector<PlanCase> standard_cases() {
                       665'000,
                       8,
                       150,
-                      200};
+                      200,
+                      {}};
     PlanCase whole{
         "stage 2, whole",
         learning({Part::kCompressor, Part::kProjector, Part::kPrefusion, Part::kLanguage, Part::kHead}),
@@ -187,7 +189,8 @@ std::vector<PlanCase> standard_cases() {
         665'000,
         8,
         150,
-        200};
+        200,
+        {}};
     return {first, adapters, whole};
 }
 
@@ -195,8 +198,12 @@ std::vector<PlanCase> cases_of(const Recipe& recipe) {
     std::vector<PlanCase> cases;
     for (const Phase& phase : recipe.phases) {
         if (phase.answers <= 0 && phase.words <= 0) continue;
-        PlanCase way{phase.name, {}, recipe.lora, recipe.frozen_bf16, phase.samples, phase.batch, 150, 200};
+        PlanCase way{phase.name, {},  recipe.lora, recipe.frozen_bf16, phase.samples, phase.batch,
+                     150,        200, {}};
         for (size_t part = 0; part < kParts; ++part) way.learns[part] = phase.rates[part] > 0;
+        for (const Phase& other : recipe.phases) {
+            for (size_t part = 0; part < kParts; ++part) way.learns_elsewhere[part] |= other.rates[part] > 0;
+        }
         cases.push_back(std::move(way));
     }
     return cases;
@@ -210,14 +217,15 @@ PlanRow plan(const VisionHparams& vision, const LlamaHparams& language, const Pl
     for (const Leaf& leaf : model_leaves(vision, language)) {
         const int64_t count = elements(leaf.shape);
         const bool learning = learns(way, leaf.part);
+        const bool bf16 = way.frozen_bf16 && !learning && leaf.may_be_bf16() &&
+                          !way.learns_elsewhere[static_cast<size_t>(leaf.part)];
         row.parameters += count;
         row.learning += learning ? count : 0;
-        row.weights +=
-            static_cast<double>(count) * (!learning && way.frozen_bf16 && leaf.may_be_bf16() ? kBf16 : kF32);
+        row.weights += static_cast<double>(count) * (bf16 ? kBf16 : kF32);
     }
-    if (learns(way, Part::kLora)) {
+    if (way.lora.rank > 0) {
         const int64_t adapters = adapter_parameters(language, way.lora);
-        row.learning += adapters;
+        row.learning += learns(way, Part::kLora) ? adapters : 0;
         row.weights += static_cast<double>(adapters) * kF32;
     }
     row.gradients = static_cast<double>(row.learning) * kF32;

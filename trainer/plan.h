@@ -19,6 +19,7 @@ struct PlanCase {
     int batch = 1;         ///< samples of a forward pass of one process
     int64_t question = 0;  ///< tokens of a sample that are fused: system prompt, markup, questions
     int64_t answer = 0;    ///< tokens of a sample that are learned
+    std::array<bool, kParts> learns_elsewhere{};  ///< in another phase: kept in f32 in this one too
 };
 
 struct PlanMachine {

@@ -106,6 +106,9 @@ Phase read_phase(const json& value, const std::string& where) {
         phase.words = real_or(*loss, "words", 0, 1e6, 0);
         phase.mentions = real_or(*loss, "mentions", 0, 1e6, 0);
     }
+    if (phase.answers <= 0 && (phase.words > 0 || phase.mentions > 0)) {
+        throw_input("{}: loss: words and mentions need answers", where);
+    }
     phase.data = read_data(object, "data");
     if (phase.data.empty()) object.fail("data", "a list of sources");
     phase.examples.questions = phase.answers > 0;
@@ -160,6 +163,12 @@ LoraOptions read_lora(const JsonObject& recipe) {
 
 // With adapters the language model itself stays as it is: an adapter is of use beside the model it began from.
 void check_lora(const Recipe& recipe, const std::string& file) {
+    const auto has_rate = [](const Phase& phase) {
+        return phase.rates[static_cast<size_t>(Part::kLora)] > 0;
+    };
+    if (recipe.lora.rank > 0 && std::none_of(recipe.phases.begin(), recipe.phases.end(), has_rate)) {
+        throw_input("{}: lora: no phase has a rate for it (lr: lora)", file);
+    }
     for (const Phase& phase : recipe.phases) {
         const auto rate = [&](Part part) { return phase.rates[static_cast<size_t>(part)]; };
         if (recipe.lora.rank == 0 && rate(Part::kLora) > 0) {

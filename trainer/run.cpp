@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "core/hash.h"
 #include "trainer/curves.h"
 #include "trainer/data_queue.h"
@@ -105,6 +106,11 @@ class Run {
                 throw_input("{}: phase {}, but the recipe has {}", checkpoint->string(), state_.phase,
                             recipe_.phases.size());
             }
+        }
+        if (rank() == 0) {
+            AtomicFile file(options_.folder / "recipe.json");
+            file.write(recipe_.text);
+            file.commit();
         }
         const bool changed = !state_.recipe_hash.empty() && state_.recipe_hash != hash;
         state_.recipe_hash = hash;
@@ -332,6 +338,7 @@ Counts validate(const Recipe& recipe, LlavaMini& model, const ExampleMaker& make
     Counts counts;
     ExampleOptions options = phase.examples;
     options.dialogue_share = options.unfused_share = 0;
+    options.position_span = 0;
     const int side = model.vision().compressor_grids.empty() ? 0 : model.vision().compressor_grids.front();
     constexpr uint64_t kBatch = 8;
     for (uint64_t first = 0; first < recipe.validation_samples; first += kBatch) {

@@ -186,7 +186,7 @@ class ConversationDataset::Reader {
                 record.pictures = frames_in(path);
             }
         }
-        if (image && !fs::is_regular_file(record.pictures[0])) {
+        if (std::error_code ignored; image && !fs::is_regular_file(record.pictures[0], ignored)) {
             throw_input("sample: image: {}: no such file", record.pictures[0].string());
         }
         return record;
@@ -236,11 +236,14 @@ class ConversationDataset::Reader {
         fs::directory_iterator files(folder, error);
         if (error) throw_input("sample: video: {}: {}", folder.string(), error.message());
         std::vector<fs::path> frames;
-        for (const auto& entry : files) {
-            if (is_picture_name(entry.path()) && entry.is_regular_file(error)) frames.push_back(entry.path());
+        for (; files != fs::directory_iterator(); files.increment(error)) {
+            std::error_code ignored;
+            if (is_picture_name(files->path()) && files->is_regular_file(ignored))
+                frames.push_back(files->path());
             if (frames.size() > kMaxFolderFiles)
                 throw_input("sample: video: {}: too many files", folder.string());
         }
+        if (error) throw_input("sample: video: {}: {}", folder.string(), error.message());
         if (frames.empty()) throw_input("sample: video: {}: no pictures in the folder", folder.string());
         std::sort(frames.begin(), frames.end(), before);
         const auto count = static_cast<int64_t>(frames.size());

@@ -56,8 +56,17 @@ void check_adapter(const std::filesystem::path& file) {
         throw_input("{}: expected an adapter (general.type \"adapter\", adapter.type \"lora\"), found {}, {}",
                     file.string(), text("general.type"), text("adapter.type"));
     }
+    if (text("general.architecture") != "llama") {
+        throw_input("{}: general.architecture: expected \"llama\", found \"{}\"", file.string(),
+                    text("general.architecture"));
+    }
     gguf.get_f32("adapter.lora.alpha");
     for (const GgufTensor& tensor : gguf.tensors()) {
+        // Prompts enter as embeddings of our own, which an adapter of the table would not reach.
+        if (tensor.name.starts_with("token_embd.")) {
+            throw_input("{}: {}: adapters of the token embeddings are not supported", file.string(),
+                        tensor.name);
+        }
         const bool is_float = tensor.type == GGML_TYPE_F32 || tensor.type == GGML_TYPE_F16 ||
                               tensor.type == GGML_TYPE_BF16 || tensor.type == GGML_TYPE_Q8_0;
         if (!is_float || tensor.shape[2] != 1 || tensor.shape[3] != 1) {

@@ -70,6 +70,13 @@ Image LongClip::frame(int64_t index) const {
 LongClips::LongClips(const GeneratorOptions& options, int64_t min_frames, int64_t max_frames,
                      int64_t needle_frames)
     : options_(options), min_frames_(min_frames), max_frames_(max_frames), needle_frames_(needle_frames) {
+    constexpr int64_t kMostFrames = 4096;  // a sample holds all of its own
+    if (options.size < 32 || options.size > 1024) {
+        throw_usage("size of long clips: expected 32 to 1024 pixels, found {}", options.size);
+    }
+    if (max_frames > kMostFrames) {
+        throw_usage("long clips of up to {} frames: expected {} at most", max_frames, kMostFrames);
+    }
     if (needle_frames < 1 || min_frames < 3 * needle_frames || max_frames < min_frames) {
         throw_usage(
             "long clips of {} to {} frames, {} of them with the needle: expected three times as many at "

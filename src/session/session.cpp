@@ -357,6 +357,7 @@ Answer Session::Impl::ask(const std::string& question, const SamplingOptions& sa
     std::vector<int32_t> ids;
     try {
         attention.clear();
+        attention.every_row = false;  // of a reading that failed
         prefill(prompt, answer);
         if (in_cache_.size() == prompt.size()) {
             ids = generate(sampling, sampler, on_text, answer);

@@ -29,7 +29,8 @@ struct Existing {
 
 void check_same(const IndexMeta& old, const IndexMeta& wanted, const std::string& name) {
     if (old.model_hash != wanted.model_hash) {
-        throw_input("{}: the index was made with another model ({}, now {})", name, old.model, wanted.model);
+        throw_input("{}: the index was made with another model or adapter ({}, now {})", name, old.model,
+                    wanted.model);
     }
     const auto described = [](const IndexMeta& m) {
         return fmt::format("{}; {} fusion frames, {}", m.settings, m.fusion_frames,
@@ -288,8 +289,8 @@ SeenVideo load_index(const Pipeline& pipeline, const Backends& backends, const s
     const auto file = std::make_shared<VideoIndexFile>(index);
     const IndexMeta& meta = file->meta();
     if (meta.model_hash != model_hash) {
-        throw_input("{}: the index was made with another model ({}, now {})", file->name(), meta.model,
-                    pipeline.hparams().name);
+        throw_input("{}: the index was made with another model or adapter ({}, now {})", file->name(),
+                    meta.model, pipeline.hparams().name);
     }
     const LlamaHparams& hp = pipeline.hparams().prefusion;
     const std::vector<int>& grids = pipeline.hparams().compressor_grids;
