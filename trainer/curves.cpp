@@ -67,7 +67,8 @@ std::string panel(const std::string& title, const Curves& curves, double x_max, 
 
 void write_curves(const std::filesystem::path& log, const std::filesystem::path& svg) {
     std::ifstream file(log);
-    Curves losses, exact, marks;
+    Curves losses, by_type, exact, marks;
+    std::map<std::string, double> priors;  // the latest
     double x_max = 1, loss_max = 0.1;
     std::string line;
     while (std::getline(file, line)) {
@@ -77,14 +78,14 @@ void write_curves(const std::filesystem::path& log, const std::filesystem::path&
         const std::string event = entry.value("event", "");
         x_max = std::max(x_max, x);
         if (event == "train") {
-            for (const char* name : {"answers", "patches", "words"}) {
+            for (const char* name : {"answers", "patches", "words", "mentions"}) {
                 if (entry.contains(name)) losses[name].points.emplace_back(x, entry[name].get<double>());
             }
         } else if (event == "validation") {
             if (entry.contains("types")) {
                 for (const auto& [name, type] : entry["types"].items()) {
-                    exact[fmt::format("{} (prior {:.2f})", name, type.value("prior", 0.0))]
-                        .points.emplace_back(x, type.value("exact", 0.0));
+                    by_type[name].points.emplace_back(x, type.value("exact", 0.0));
+                    priors[name] = type.value("prior", 0.0);
                 }
             }
             if (entry.contains("marks")) {
@@ -93,6 +94,9 @@ void write_curves(const std::filesystem::path& log, const std::filesystem::path&
                 }
             }
         }
+    }
+    for (const auto& [name, curve] : by_type) {
+        exact[fmt::format("{} (prior {:.2f})", name, priors[name])] = curve;
     }
     for (const auto& [name, curve] : losses) {
         for (const auto& [x, y] : curve.points) loss_max = std::max(loss_max, std::min(y, 10.0));
