@@ -89,7 +89,7 @@ class LlavaMini(nn.Module):
         self.cls, self.positions = nn.Parameter(torch.zeros(dv)), nn.Parameter(torch.zeros(self.patches + 1, dv))
         self.pre = nn.LayerNorm(dv)
         self.tower = nn.ModuleList(TowerLayer(dv, tower["intermediate_size"], tower["num_attention_heads"])
-                                   for _ in range(tower["num_hidden_layers"] - 1))  # features of the last but one
+                                   for _ in range(tower["num_hidden_layers"]))
         self.query, self.norm_q, self.norm_kv = nn.Parameter(torch.zeros(1, dv)), nn.LayerNorm(dv), nn.LayerNorm(dv)
         self.compressor = nn.MultiheadAttention(dv, dv // config["compressor_head_dim"], batch_first=True)
         self.projector = nn.Sequential(nn.Linear(dv, d), nn.GELU(), nn.Linear(d, d))

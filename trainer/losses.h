@@ -35,7 +35,8 @@ struct Counts {
 /// The weighted sum of the losses (with its graph); `counts` gets this batch added.
 /// Answers: mean cross entropy over the labelled positions. Patches: cross entropy of the projected patch
 /// features against the words of the marks, weighted mean. Words: the vision tokens' mean against all words
-/// of the frame. Mentions: the fused rows of names in questions against the words of their hints. Throws Error(kInput) naming the sample when a loss is not finite.
+/// of the frame. Mentions: the fused rows of names in questions against the words of their hints. Throws
+/// Error(kInput) naming the sample when a loss is not finite.
 torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights& weights, Counts& counts);
 
 }  // namespace llava_mini::trainer
