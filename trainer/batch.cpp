@@ -140,7 +140,7 @@ class Collator {
         size_t answers = 0;
         bool in_answer = false;
         int64_t position = 0;
-        auto target = conversation.text_targets.begin();
+        auto target = conversation.mentions.begin();
         for (const PromptToken& token : conversation.tokens) {
             const bool is_answer = token.kind == SegmentKind::kPlain;
             if (is_answer && !in_answer) {
@@ -171,7 +171,7 @@ class Collator {
             }
             if (token.kind == SegmentKind::kFused && shape_.prefusion && !conversation.unfused) {
                 const auto index = static_cast<size_t>(&token - conversation.tokens.data());
-                for (; target != conversation.text_targets.end() && target->position == index; ++target) {
+                for (; target != conversation.mentions.end() && target->position == index; ++target) {
                     mention_rows_.push_back(fused_row_);
                     mention_tokens_.push_back(target->token);
                     mention_weights_.push_back(target->weight);

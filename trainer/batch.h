@@ -15,7 +15,7 @@
 namespace llava_mini::trainer {
 
 /// A word that the fused row of a text token should be near.
-struct TextTarget {
+struct Mention {
     size_t position = 0;  // of the token in its conversation
     int32_t token = 0;
     float weight = 1;
@@ -29,7 +29,7 @@ struct Conversation {
     /// The text keeps its plain embeddings, as if there were no pre-fusion: the vision token must then carry
     /// what the answer needs.
     bool unfused = false;
-    std::vector<TextTarget> text_targets = {};
+    std::vector<Mention> mentions = {};
     /// Positions of the language model that are left out before each frame's vision tokens; empty: none are.
     std::vector<int64_t> gaps = {};
 };

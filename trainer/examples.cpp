@@ -137,7 +137,7 @@ void ExampleMaker::add_mentions(std::span<const QaTurn> turns, int registers,
         if (part > 0 && i >= first && i < end) words = &parts[i - first];
         if (words == nullptr) continue;
         for (const int32_t word : *words) {
-            conversation.text_targets.push_back({i, word, 1.0f / static_cast<float>(words->size())});
+            conversation.mentions.push_back({i, word, 1.0f / static_cast<float>(words->size())});
         }
     }
 }

@@ -35,8 +35,8 @@ TEST_F(SceneExamples, HintsAreTheAnswers) {
     const auto says = [&](const Conversation& conversation, const std::string& answer) {
         const std::vector<int32_t> ids = tokenizer_.word_ids(answer);
         return std::all_of(ids.begin(), ids.end(), [&](int32_t id) {
-            return std::any_of(conversation.text_targets.begin(), conversation.text_targets.end(),
-                               [id](const TextTarget& target) { return target.token == id; });
+            return std::any_of(conversation.mentions.begin(), conversation.mentions.end(),
+                               [id](const Mention& target) { return target.token == id; });
         });
     };
     int asked = 0, absent = 0;
@@ -46,7 +46,7 @@ TEST_F(SceneExamples, HintsAreTheAnswers) {
         ASSERT_EQ(example.conversations.size(), sample.turns.size());
         for (size_t i = 0; i < sample.turns.size(); ++i) {
             const Conversation& conversation = example.conversations[i];
-            for (const TextTarget& target : conversation.text_targets) {
+            for (const Mention& target : conversation.mentions) {
                 EXPECT_EQ(conversation.tokens.at(target.position).kind, SegmentKind::kFused);
             }
             const QaTurn& turn = sample.turns[i];
@@ -60,9 +60,9 @@ TEST_F(SceneExamples, HintsAreTheAnswers) {
             if (turn.type != "where") continue;
             ++asked;
             EXPECT_TRUE(says(conversation, turn.answer)) << turn.question;
-            const auto& targets = conversation.text_targets;
+            const auto& targets = conversation.mentions;
             const float sum = std::accumulate(targets.begin(), targets.end(), 0.0f,
-                                              [](float s, const TextTarget& t) { return s + t.weight; });
+                                              [](float s, const Mention& t) { return s + t.weight; });
             EXPECT_NEAR(sum, std::round(sum), 1e-4) << turn.question;
         }
     }

@@ -42,13 +42,6 @@ class SmallCheckpoint : public testing::TestWithParam<Variant> {
     test::TempDir dir_;
 };
 
-const std::vector<float>& array(const std::vector<DumpArray>& arrays, const std::string& name) {
-    for (const DumpArray& a : arrays) {
-        if (a.name == name) return std::get<std::vector<float>>(a.values);
-    }
-    throw std::out_of_range(name);
-}
-
 // 96 px, patches of 16, tied embeddings, grouped queries, high resolution, pooling: logits within 1e-3 of the runtime's (f32). The
 // model was converted from what the trainer saved.
 TEST_P(SmallCheckpoint, LogitsEqualTheRuntimes) {

@@ -81,13 +81,6 @@ std::vector<uint8_t> bytes_of(const GgufFile& file, const GgufTensor& tensor) {
     return bytes;
 }
 
-const std::vector<float>& array(const std::vector<DumpArray>& arrays, const std::string& name) {
-    for (const DumpArray& a : arrays) {
-        if (a.name == name) return std::get<std::vector<float>>(a.values);
-    }
-    throw std::out_of_range(name);
-}
-
 TEST(ShippedModel, TrainerEqualsRuntime) {
     const torch::NoGradGuard no_gradients;
     const test::TempDir dir;

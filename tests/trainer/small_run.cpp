@@ -136,4 +136,11 @@ std::shared_ptr<const SampleSource> make_test_source(const DataSpec& spec) {
     throw_input("data source '{}' is not known", spec.source);
 }
 
+const std::vector<float>& array(const std::vector<DumpArray>& arrays, const std::string& name) {
+    for (const DumpArray& a : arrays) {
+        if (a.name == name) return std::get<std::vector<float>>(a.values);
+    }
+    throw std::out_of_range(name);
+}
+
 }  // namespace llava_mini::trainer::test_support

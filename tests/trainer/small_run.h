@@ -6,6 +6,7 @@
 #include <string>
 
 #include "convert/checkpoint_config.h"
+#include "dump/dump.h"
 #include "support/test_data.h"
 #include "trainer/initialise.h"
 #include "trainer/run.h"
@@ -41,6 +42,9 @@ struct SmallModel {
 
 /// A recipe with a phase that aligns and one that answers; `samples` each.
 std::string small_recipe(int samples, const std::string& more = "");
+
+/// A dump's array of floats by name.
+const std::vector<float>& array(const std::vector<DumpArray>& arrays, const std::string& name);
 
 /// Sources by name: "squares", "clips", "text".
 std::shared_ptr<const SampleSource> make_test_source(const DataSpec& spec);
