@@ -15,7 +15,7 @@ torch::Tensor tensor_of(const std::vector<float>& values) {
     return torch::tensor(values, torch::kFloat32);
 }
 
-// Frames an example takes up: text alone is fused with an all-zero picture.
+// Different frames of an example: text alone is fused with an all-zero picture.
 int64_t frame_count(const Example& example) {
     return std::max<int64_t>(1, static_cast<int64_t>(example.frames.size()));
 }
@@ -70,9 +70,7 @@ class Collator {
         fused_row_ = 0;
         frame = 0;
         for (const Example& example : examples_) {
-            for (const Conversation& conversation : example.conversations) {
-                add_conversation(example, conversation, frame, batch);
-            }
+            add_conversations(example, frame, batch);
             add_targets(example, frame, batch);
             frame += frame_count(example);
         }
@@ -114,6 +112,13 @@ class Collator {
         if (!shape_.prefusion) return;
         const int64_t frames = frame_count(example);
         videos_ |= frames > 1;
+        std::vector<float> weights(static_cast<size_t>(frames), 1.0f / static_cast<float>(frames));
+        if (!example.shown.empty()) {
+            std::fill(weights.begin(), weights.end(), 0.0f);
+            for (const int frame : example.shown) {
+                weights[static_cast<size_t>(frame)] += 1.0f / static_cast<float>(example.shown.size());
+            }
+        }
         int64_t text = 0;
         for (int64_t frame = first_frame; frame < first_frame + frames; ++frame) {
             text = 0;
@@ -126,7 +131,7 @@ class Collator {
                     text_ids_.push_back(token.id);
                     positions_.push_back(vision + length++);
                     text_targets_.push_back(fused_rows_ + text++);
-                    text_weights_.push_back(1.0f / static_cast<float>(frames));
+                    text_weights_.push_back(weights[static_cast<size_t>(frame - first_frame)]);
                 }
                 batch.prefusion_segments.push_back({start, length, frame * vision, vision, true});
             }
@@ -134,31 +139,109 @@ class Collator {
         fused_rows_ += text;
     }
 
-    void add_conversation(const Example& example, const Conversation& conversation, int64_t first_frame,
-                          Batch& batch) {
+    // The rows up to the last vision token of a conversation, which others about the same example share.
+    struct Beginning {
+        const Conversation* of = nullptr;
+        size_t tokens = 0;
+        int64_t start = 0, length = 0, position = 0;  // rows, and the position of the next
+    };
+
+    static size_t beginning_of(const Conversation& conversation) {
+        size_t end = conversation.tokens.size();
+        while (end > 0 && conversation.tokens[end - 1].kind != SegmentKind::kImage) --end;
+        return end;
+    }
+
+    static bool begin_alike(const Conversation& a, const Conversation& b, size_t tokens) {
+        return a.unfused == b.unfused && beginning_of(b) == tokens &&
+               std::equal(a.tokens.begin(), a.tokens.begin() + static_cast<ptrdiff_t>(tokens),
+                          b.tokens.begin(), [](const PromptToken& x, const PromptToken& y) {
+                              return x.kind == y.kind && x.id == y.id;
+                          });
+    }
+
+    void add_conversations(const Example& example, int64_t first_frame, Batch& batch) {
+        std::vector<Beginning> known;
+        for (const Conversation& conversation : example.conversations) {
+            const auto same = std::find_if(known.begin(), known.end(), [&](const Beginning& one) {
+                return begin_alike(*one.of, conversation, one.tokens);
+            });
+            Beginning beginning;
+            if (same == known.end()) {
+                beginning = add_beginning(example, conversation, first_frame);
+                if (beginning.tokens > 0) known.push_back(beginning);
+            } else {
+                beginning = *same;
+                skip_beginning(conversation, beginning.tokens);
+            }
+            add_rest(example, conversation, beginning, batch);
+        }
+        // A beginning is a segment of its own, so that all that follow see it alike.
+        for (const Beginning& one : known) batch.segments.push_back({one.start, one.length, 0, 0, true});
+    }
+
+    void add_text(const Conversation& conversation, const PromptToken& token) {
+        if (is_fused(conversation, token)) {
+            rows_.push_back(fused_row_++);
+        } else {
+            plain_ids_.push_back(token.id);
+            rows_.push_back(-static_cast<int64_t>(plain_ids_.size()));
+        }
+    }
+
+    bool is_fused(const Conversation& conversation, const PromptToken& token) const {
+        return token.kind == SegmentKind::kFused && shape_.prefusion && !conversation.unfused;
+    }
+
+    Beginning add_beginning(const Example& example, const Conversation& conversation, int64_t first_frame) {
+        Beginning beginning{&conversation, beginning_of(conversation), static_cast<int64_t>(rows_.size())};
+        int64_t position = 0;
+        for (size_t index = 0; index < beginning.tokens; ++index) {
+            const PromptToken& token = conversation.tokens[index];
+            if (token.kind != SegmentKind::kImage) {
+                row_positions_.push_back(position++);
+                add_text(conversation, token);
+                continue;
+            }
+            const size_t shown = example.shown.empty() ? example.frames.size() : example.shown.size();
+            for (size_t moment = 0; moment < shown; ++moment) {
+                const int64_t frame =
+                    example.shown.empty() ? static_cast<int64_t>(moment) : example.shown[moment];
+                if (!example.gaps.empty()) position += example.gaps[moment];
+                for (int64_t i = 0; i < tokens_; ++i) {
+                    rows_.push_back(fused_rows_ + (first_frame + frame) * tokens_ + i);
+                    row_positions_.push_back(position++);
+                }
+            }
+        }
+        beginning.length = static_cast<int64_t>(rows_.size()) - beginning.start;
+        beginning.position = position;
+        return beginning;
+    }
+
+    // Its fused rows are there, though none is used.
+    void skip_beginning(const Conversation& conversation, size_t tokens) {
+        for (size_t index = 0; index < tokens; ++index) {
+            if (is_fused(conversation, conversation.tokens[index])) ++fused_row_;
+        }
+    }
+
+    void add_rest(const Example& example, const Conversation& conversation, const Beginning& beginning,
+                  Batch& batch) {
         const auto start = static_cast<int64_t>(rows_.size());
         size_t answers = 0;
         bool in_answer = false;
-        int64_t position = 0;
+        int64_t position = beginning.position;
         auto target = conversation.mentions.begin();
-        for (const PromptToken& token : conversation.tokens) {
+        while (target != conversation.mentions.end() && target->position < beginning.tokens) ++target;
+        for (size_t index = beginning.tokens; index < conversation.tokens.size(); ++index) {
+            const PromptToken& token = conversation.tokens[index];
             const bool is_answer = token.kind == SegmentKind::kPlain;
             if (is_answer && !in_answer) {
                 ++answers;
                 batch.answer_examples.push_back(static_cast<int>(&example - examples_.data()));
             }
             in_answer = is_answer;
-            if (token.kind == SegmentKind::kImage) {
-                const auto frames = static_cast<int64_t>(example.frames.size());
-                for (int64_t i = 0; i < frames * tokens_; ++i) {
-                    if (!conversation.gaps.empty() && i % tokens_ == 0) {
-                        position += conversation.gaps[static_cast<size_t>(i / tokens_)];
-                    }
-                    rows_.push_back(fused_rows_ + first_frame * tokens_ + i);
-                    row_positions_.push_back(position++);
-                }
-                continue;
-            }
             row_positions_.push_back(position++);
             // The row before predicts it; there is always one, as a conversation never starts with an answer.
             if (is_answer && static_cast<int64_t>(rows_.size()) > start) {
@@ -169,21 +252,17 @@ class Collator {
                                                 : -1);
                 batch.label_answers.push_back(static_cast<int>(batch.answer_examples.size()) - 1);
             }
-            if (token.kind == SegmentKind::kFused && shape_.prefusion && !conversation.unfused) {
-                const auto index = static_cast<size_t>(&token - conversation.tokens.data());
+            if (is_fused(conversation, token)) {
                 for (; target != conversation.mentions.end() && target->position == index; ++target) {
                     mention_rows_.push_back(fused_row_);
                     mention_tokens_.push_back(target->token);
                     mention_weights_.push_back(target->weight);
                 }
-                rows_.push_back(fused_row_++);
-            } else {
-                plain_ids_.push_back(token.id);
-                rows_.push_back(-static_cast<int64_t>(plain_ids_.size()));
             }
+            add_text(conversation, token);
         }
         const int64_t length = static_cast<int64_t>(rows_.size()) - start;
-        batch.segments.push_back({start, length, 0, 0, true});
+        batch.segments.push_back({start, length, beginning.start, beginning.length, true});
         ++batch.conversations;
     }
 

@@ -30,8 +30,6 @@ struct Conversation {
     /// what the answer needs.
     bool unfused = false;
     std::vector<Mention> mentions = {};
-    /// Positions of the language model that are left out before each frame's vision tokens; empty: none are.
-    std::vector<int64_t> gaps = {};
 };
 
 /// A word that the projected features of a patch should be near.
@@ -45,7 +43,11 @@ struct PatchTarget {
 /// A sample ready for the model: frames as pixel values and the conversations about them.
 struct Example {
     std::string id;
-    std::vector<PixelValues> frames;                      // empty: text only
+    std::vector<PixelValues> frames;  // all different; empty: text only
+    /// Frames in the order of time, a frame as often as it is shown; empty: every frame once.
+    std::vector<int> shown;
+    /// Positions of the language model that are left out before what is shown; empty: none are.
+    std::vector<int64_t> gaps;
     std::vector<Conversation> conversations;              // each begins anew
     std::vector<std::vector<PatchTarget>> patch_targets;  // of each frame
     std::vector<std::vector<int32_t>> words;              // of each frame: tokens of all that is seen
@@ -67,7 +69,8 @@ struct Batch {
     // undefined when every example has one frame and the rows are the same.
     torch::Tensor text_targets, text_weights;
     int64_t fused_rows = 0;
-    // Language model: rows are gathered from [fused text | vision tokens of all frames | plain embeddings].
+    // Language model: rows are gathered from [fused text | vision tokens of all frames | plain embeddings]. What
+    // conversations about one example begin with, up to its vision tokens, is there once.
     torch::Tensor plain_ids;  // [plain rows]
     torch::Tensor rows;       // [rows of all conversations]
     torch::Tensor positions;  // [rows]

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/hash.h"
 #include "preprocess/clip_image_processor.h"
 #include "trainer/random.h"
 
@@ -45,6 +46,27 @@ std::vector<int64_t> draw_gaps(size_t frames, int64_t span, uint64_t key) {
     return gaps;
 }
 
+// The first of every frame that differs from all before it. `shown`: which of these is each frame; left empty
+// if no frame is there twice.
+std::vector<size_t> different_frames(const std::vector<Image>& frames, std::vector<int>& shown) {
+    std::vector<size_t> different;
+    std::multimap<uint64_t, int> by_hash;
+    for (size_t i = 0; i < frames.size(); ++i) {
+        const uint64_t hash = hash_bytes(frames[i].rgb).low;
+        const auto [first, last] = by_hash.equal_range(hash);
+        const auto same = std::find_if(first, last, [&](const auto& entry) {
+            const Image& other = frames[different[static_cast<size_t>(entry.second)]];
+            return other.width == frames[i].width && other.rgb == frames[i].rgb;
+        });
+        shown.push_back(same == last ? static_cast<int>(different.size()) : same->second);
+        if (same != last) continue;
+        by_hash.emplace(hash, static_cast<int>(different.size()));
+        different.push_back(i);
+    }
+    if (different.size() == frames.size()) shown.clear();
+    return different;
+}
+
 }  // namespace
 
 int QuestionTypes::index(const std::string& name) {
@@ -64,12 +86,15 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
     Example example;
     example.id = sample.id;
     const bool video = sample.frames.size() > 1, picture = !sample.frames.empty();
+    const std::vector<size_t> different = different_frames(sample.frames, example.shown);
     try {
-        for (const Image& frame : sample.frames) {
+        for (const size_t index : different) {
+            const Image& frame = sample.frames[index];
             // Training pads first and cuts then (SPEC.md, Preprocessing).
             example.frames.push_back(video ? preprocess_frame(frame, vision_)
                                            : preprocess_image(frame, vision_, {.pad_each_view = false}));
         }
+        if (video) example.gaps = draw_gaps(sample.frames.size(), options.position_span, key_of(key, 3, 0));
         if (options.questions) {
             const bool dialogue = unit(key_of(key, 1, 0)) < options.dialogue_share;
             const size_t step = dialogue ? sample.turns.size() : 1;
@@ -79,9 +104,6 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
                 conversation.tokens = tokenizer_.conversation(turns, picture);
                 for (const QaTurn& turn : turns) conversation.answer_types.push_back(types_.index(turn.type));
                 conversation.unfused = picture && unit(key_of(key, 2, i)) < options.unfused_share;
-                if (video)
-                    conversation.gaps =
-                        draw_gaps(sample.frames.size(), options.position_span, key_of(key, 3, i));
                 if (options.mentions && !conversation.unfused)
                     add_mentions(turns, options.registers, conversation);
                 example.conversations.push_back(std::move(conversation));
@@ -91,7 +113,7 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
         throw_input("sample {}: {}", sample.id, e.what());
     }
     if (options.targets && !sample.marks.empty()) {
-        for (size_t i = 0; i < sample.frames.size(); ++i) {
+        for (const size_t i : different) {
             add_targets(sample.frames[i], sample.marks[i], video, options, example);
         }
     }

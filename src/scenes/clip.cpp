@@ -1,5 +1,7 @@
 #include "scenes/clip.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "scenes/questions.h"
@@ -59,6 +61,12 @@ constexpr const char* kChangeStart[] = {
 constexpr const char* kBecame[] = {"what did the {} turn into?",   "what did the {} become?",
                                    "the {} turned into what?",     "what did the {} change into?",
                                    "what was the {} turned into?", "into what did the {} change?"};
+constexpr const char* kStory[] = {"what happened?",
+                                  "what happened in the video?",
+                                  "describe the video.",
+                                  "tell me what the video shows.",
+                                  "what does the video show?",
+                                  "say what happened, in order."};
 
 constexpr const char* kDirections[] = {"left", "right", "up", "down"};
 constexpr const char* kTimes[] = {"beginning", "middle", "end"};
@@ -196,11 +204,35 @@ class ClipAsker {
                 return turn(type, phrase(kMoved, random_), word(actors_[0]));
             case ClipType::kChange:
                 return ask_change();
+            case ClipType::kStory:
+                return turn(type, phrase(kStory, random_), story());
         }
         return std::nullopt;
     }
 
   private:
+    static std::string called(const Thing& thing) {
+        const std::string noun = noun_word(thing.noun);
+        return with_article(is_shape(thing.noun)
+                                ? fmt::format("{} {}", kColours[static_cast<size_t>(thing.colour)].word, noun)
+                                : noun);
+    }
+
+    std::string story() const {
+        if (clip_.kind == Clip::Kind::kMotion) {
+            return fmt::format("{} goes {}", called(actors_[0].thing), kDirections[clip_.direction]);
+        }
+        if (clip_.kind == Clip::Kind::kChange) {
+            return fmt::format("{} becomes {}", called(actors_[0].thing), called(actors_[1].thing));
+        }
+        std::string text;
+        for (const Actor& actor : actors_) {
+            if (!text.empty()) text += ", then ";
+            text += called(actor.thing);
+        }
+        return text;
+    }
+
     static const char* word(const Actor& actor) { return noun_word(actor.thing.noun); }
 
     // By the thirds of the clip in which things appear; only where all three times have one.
@@ -298,7 +330,7 @@ std::vector<std::string> all_clip_phrasings() {
     for (const Phrasings list :
          {Phrasings(kFirst), Phrasings(kLast), Phrasings(kAfter), Phrasings(kBefore), Phrasings(kDifferent),
           Phrasings(kWhen), Phrasings(kSeen), Phrasings(kDirection), Phrasings(kMoved), Phrasings(kChangeEnd),
-          Phrasings(kChangeStart), Phrasings(kBecame)}) {
+          Phrasings(kChangeStart), Phrasings(kBecame), Phrasings(kStory)}) {
         all.insert(all.end(), list.begin(), list.end());
     }
     return all;

@@ -21,10 +21,11 @@ enum class ClipType : uint8_t {
     kSeen,       // was there a cat?                     -> yes, no
     kDirection,  // which way did the cat go?            -> left, right, up, down
     kMoved,      // what moved?                          -> cat
-    kChange      // what colour was the star at the end? -> red
+    kChange,     // what colour was the star at the end? -> red
+    kStory       // what happened?                       -> a cat, then a dog, then a bus
 };
-inline constexpr std::array<const char*, 10> kClipTypes = {
-    "first", "last", "after", "before", "different", "when", "seen", "direction", "moved", "change"};
+inline constexpr std::array<const char*, 11> kClipTypes = {
+    "first", "last", "after", "before", "different", "when", "seen", "direction", "moved", "change", "story"};
 
 struct ClipOptions {
     int min_frames = 2, max_frames = 16;

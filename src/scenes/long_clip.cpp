@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "core/error.h"
 #include "scenes/paint.h"
@@ -11,7 +12,7 @@
 namespace llava_mini::scenes {
 namespace {
 
-constexpr int kOthers = 12;
+constexpr int kOthers = 12, kLooks = 3;  // other things, and places and sizes of each
 
 }  // namespace
 
@@ -31,32 +32,36 @@ LongClip::LongClip(const GeneratorOptions& options, uint64_t number, int64_t fra
     const int64_t stretches = (frames_ + stretch_ - 1) / stretch_;
     // Neither the first nor the last, so that something came before and after.
     needle_stretch_ = 1 + static_cast<int64_t>(random.uniform() * static_cast<double>(stretches - 2));
-    needle_ = make_thing(draw_noun(scene_, {}, random), random);
-    put_at(needle_, draw_place(needle_.noun, {}, random), random);
-    std::vector<int> taken = {needle_.noun};
-    while (static_cast<int>(others_.size()) < kOthers) {
-        others_.push_back(draw_noun(scene_, taken, random));
-        taken.push_back(others_.back());
+    const auto add = [&](int noun) {
+        things_.push_back(make_thing(noun, random));
+        put_at(things_.back(), draw_place(noun, {}, random), random);
+    };
+    add(draw_noun(scene_, {}, random));
+    std::vector<int> taken = {things_[0].noun};
+    while (static_cast<int>(taken.size()) <= kOthers) {
+        taken.push_back(draw_noun(scene_, taken, random));
+        for (int look = 0; look < kLooks; ++look) add(taken.back());
     }
     background_ = paint_background(options.size, random);
     if (options.augment.value_or(options.split == Split::kTrain)) look_ = draw_look(options.size, random);
 
-    const char* needle = noun_word(needle_.noun);
-    const int absent = similar_noun(needle_.noun, taken, random);
-    turns_ = {ask_seen(needle_.noun, true, random), ask_seen(absent, false, random)};
+    const char* needle = noun_word(taken[0]);
+    const int absent = similar_noun(taken[0], taken, random);
+    turns_ = {ask_seen(taken[0], true, random), ask_seen(absent, false, random)};
     const int64_t third = 3 * needle_from() / frames_;
     turns_.push_back(ask_when(needle, static_cast<int>(third), random));
     turns_.push_back(ask_order(needle, noun_word(thing_of(needle_stretch_ + 1).noun), true, random));
     turns_.push_back(ask_order(needle, noun_word(thing_of(needle_stretch_ - 1).noun), false, random));
 }
 
-Thing LongClip::thing_of(int64_t stretch) const {
-    if (stretch == needle_stretch_) return needle_;
-    Random random(key_ ^ scatter(static_cast<uint64_t>(stretch)));
-    const int noun = random.pick(others_);
-    Thing thing = make_thing(noun, random);
-    put_at(thing, draw_place(noun, {}, random), random);
-    return thing;
+int LongClip::content_of(int64_t stretch) const {
+    if (stretch == needle_stretch_) return 0;
+    return 1 + Random(key_ ^ scatter(static_cast<uint64_t>(stretch))).below(kOthers * kLooks);
+}
+
+int LongClip::content(int64_t index) const {
+    if (index < 0 || index >= frames_) throw_usage("frame {}: there are {}", index, frames_);
+    return content_of(index / stretch_);
 }
 
 Image LongClip::frame(int64_t index) const {
@@ -94,7 +99,11 @@ Sample LongClips::sample(uint64_t number) const {
     Sample sample;
     sample.id = fmt::format("long-{}-{}-{}-{}", frames, options_.seed,
                             kSplits[static_cast<size_t>(options_.split)], number);
-    for (int64_t i = 0; i < frames; ++i) sample.frames.push_back(clip.frame(i));
+    std::map<int, size_t> seen;  // frame that shows a content first
+    for (int64_t i = 0; i < frames; ++i) {
+        const auto [first, is_new] = seen.emplace(clip.content(i), sample.frames.size());
+        sample.frames.push_back(is_new ? clip.frame(i) : Image(sample.frames[first->second]));
+    }
     sample.turns = clip.turns();
     return sample;
 }

@@ -24,19 +24,21 @@ class LongClip {
     int64_t needle_from() const { return needle_stretch_ * stretch_; }
     /// Throws Error(kUsage) beyond frames().
     Image frame(int64_t index) const;
+    /// What the frame shows, as a number: frames of one number differ by noise alone.
+    int content(int64_t index) const;
     /// Was there the needle (yes), was there something else (no), when did the needle appear, what came after
     /// it and what before; types as those of short clips.
     const std::vector<QaTurn>& turns() const { return turns_; }
 
   private:
-    Thing thing_of(int64_t stretch) const;
+    int content_of(int64_t stretch) const;
+    const Thing& thing_of(int64_t stretch) const { return things_[static_cast<size_t>(content_of(stretch))]; }
 
     std::shared_ptr<const Assets> assets_;
     SceneOptions scene_;
     uint64_t key_;
     int64_t frames_, stretch_, needle_stretch_ = 0;
-    std::vector<int> others_;  // nouns of everything but the needle
-    Thing needle_;
+    std::vector<Thing> things_;  // by content: the needle, then what comes and goes
     Look look_;
     Canvas background_;
     std::vector<QaTurn> turns_;
@@ -49,7 +51,8 @@ class LongClips : public SampleSource {
     LongClips(const GeneratorOptions& options, int64_t min_frames, int64_t max_frames, int64_t needle_frames);
 
     uint64_t size() const override { return options_.samples; }
-    /// All frames of it, without marks.
+    /// All frames of it, without marks. Frames of one content are equal, so that what is computed of a frame
+    /// need not be computed again.
     Sample sample(uint64_t number) const override;
 
   private:

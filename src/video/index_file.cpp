@@ -49,8 +49,17 @@ class PartReader {
     uint64_t at_ = 0;
 };
 
-Hash128 hash_from(const nlohmann::json& value) {
-    return {value.at(0).get<uint64_t>(), value.at(1).get<uint64_t>()};
+// A conversion of a number with a fraction would not look at its size: 1e88 is no integer of any kind.
+template <typename T>
+T integer_from(const nlohmann::json& value, const std::string& name) {
+    if (!value.is_number_integer()) {
+        throw_input("{}: a description has something else where an integer is expected", name);
+    }
+    return value.get<T>();
+}
+
+Hash128 hash_from(const nlohmann::json& value, const std::string& name) {
+    return {integer_from<uint64_t>(value.at(0), name), integer_from<uint64_t>(value.at(1), name)};
 }
 
 std::optional<FrameViews> views_from(const nlohmann::json& meta, const std::string& name) {
@@ -59,34 +68,37 @@ std::optional<FrameViews> views_from(const nlohmann::json& meta, const std::stri
     FrameViews views;
     const std::string resize = json.at("resize").get<std::string>();
     views.resize = resize == kResizeNames[0] ? FrameResize::kNearest : FrameResize::kPicture;
-    views.resolution_ratio = json.at("resolution_ratio").get<int>();
-    views.grid_side = json.at("grid_side").get<int>();
+    const auto ratio_of_blocks = integer_from<int64_t>(json.at("resolution_ratio"), name);
+    const auto grid_side = integer_from<int64_t>(json.at("grid_side"), name);
     views.aspect_ratio = json.at("aspect_ratio").get<std::string>();
     const std::string& ratio = views.aspect_ratio;
     constexpr int kMost = 1024;
     if (std::find(std::begin(kResizeNames), std::end(kResizeNames), resize) == std::end(kResizeNames) ||
-        views.resolution_ratio < 0 || views.resolution_ratio > kMost || views.grid_side < 0 ||
-        views.grid_side > kMost || (!ratio.empty() && ratio != "pad" && ratio != "square")) {
+        ratio_of_blocks < 0 || ratio_of_blocks > kMost || grid_side < 0 || grid_side > kMost ||
+        (!ratio.empty() && ratio != "pad" && ratio != "square")) {
         throw_input("{}: the index's description has a value out of range", name);
     }
+    views.resolution_ratio = static_cast<int>(ratio_of_blocks);
+    views.grid_side = static_cast<int>(grid_side);
     return views;
 }
 
 IndexMeta meta_from(const nlohmann::json& json, const std::string& name) {
     IndexMeta meta;
+    const auto integer = [&](const char* key) { return integer_from<int64_t>(json.at(key), name); };
     meta.model = json.at("model").get<std::string>();
-    meta.model_hash = hash_from(json.at("model_hash"));
+    meta.model_hash = hash_from(json.at("model_hash"), name);
     meta.settings = json.at("settings").get<std::string>();
     meta.views = views_from(json, name);
     meta.fps = json.at("fps").get<double>();
-    meta.width = json.at("width").get<int64_t>();
-    meta.tokens_per_frame = json.at("tokens_per_frame").get<int64_t>();
-    meta.vision_positions = json.at("vision_positions").get<int64_t>();
-    meta.layers = json.at("layers").get<int>();
-    meta.kv_width = json.at("kv_width").get<int64_t>();
-    meta.fusion_frames = json.at("fusion_frames").get<int64_t>();
-    meta.segment_frames = json.at("segment_frames").get<int64_t>();
-    meta.head_ids = json.at("head_ids").get<std::vector<int32_t>>();
+    meta.width = integer("width");
+    meta.tokens_per_frame = integer("tokens_per_frame");
+    meta.vision_positions = integer("vision_positions");
+    const int64_t layers = integer("layers");
+    meta.kv_width = integer("kv_width");
+    meta.fusion_frames = integer("fusion_frames");
+    meta.segment_frames = integer("segment_frames");
+    for (const auto& id : json.at("head_ids")) meta.head_ids.push_back(integer_from<int32_t>(id, name));
     const std::string type = json.at("kv_type").get<std::string>();
     bool known = false;
     for (const ggml_type one : {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_Q8_0}) {
@@ -98,12 +110,13 @@ IndexMeta meta_from(const nlohmann::json& json, const std::string& name) {
         return value >= least && value <= most;
     };
     if (!known || !within(meta.width, 1, kMaxWidth) || !within(meta.tokens_per_frame, 1, kMaxPositions) ||
-        !within(meta.vision_positions, 0, kMaxPositions) || !within(meta.layers, 0, 1024) ||
+        !within(meta.vision_positions, 0, kMaxPositions) || !within(layers, 0, 1024) ||
         !within(meta.kv_width, 0, kMaxWidth) || !within(meta.fusion_frames, 0, kMaxPositions) ||
         !within(meta.segment_frames, 1, kMaxPositions) || meta.head_ids.size() > kMaxHead ||
         !(meta.fps > 0) || meta.kv_width % ggml_blck_size(meta.kv_type) != 0) {
         throw_input("{}: the index's description has a value out of range", name);
     }
+    meta.layers = static_cast<int>(layers);
     return meta;
 }
 
@@ -236,8 +249,8 @@ IndexFrames VideoIndexFile::open(const IndexRecord& record) const {
 VideoIdentity VideoIndexFile::video(const IndexRecord& record) const {
     try {
         const auto json = nlohmann::json::parse(record.payload.begin(), record.payload.end());
-        return {json.at("name").get<std::string>(), json.at("bytes").get<uint64_t>(),
-                hash_from(json.at("begin")), hash_from(json.at("end")), json.value("path", "")};
+        return {json.at("name").get<std::string>(), integer_from<uint64_t>(json.at("bytes"), name_),
+                hash_from(json.at("begin"), name_), hash_from(json.at("end"), name_), json.value("path", "")};
     } catch (const nlohmann::json::exception&) {
         throw_input("{}: the description of the video is not as expected", name_);
     }

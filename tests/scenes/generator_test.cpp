@@ -254,7 +254,7 @@ TEST(Generator, PriorsAreNearChance) {
         {"count", 0.26},    {"total", 0.28}, {"sign", 0.05},  {"relation", 0.06}, {"compare", 0.54},
         {"caption", 0.02},  {"first", 0.06}, {"last", 0.06},  {"after", 0.06},    {"before", 0.06},
         {"different", 0.4}, {"when", 0.4},   {"seen", 0.54},  {"moved", 0.06},    {"change", 0.2},
-        {"direction", 0.3}};
+        {"direction", 0.3}, {"story", 0.02}};
     size_t types = 0;
     for (const double clips : {0.0, 1.0}) {
         const SceneGenerator generator({.clip_share = clips});

@@ -5,7 +5,9 @@
 
 #include <numeric>
 
+#include "preprocess/clip_image_processor.h"
 #include "scenes/generator.h"
+#include "scenes/long_clip.h"
 #include "trainer/batch.h"
 
 namespace llava_mini::trainer {
@@ -17,6 +19,8 @@ class SceneExamples : public testing::Test {
         VisionHparams vision;
         vision.image_size = 96;
         vision.patch_size = 16;
+        vision.image_mean = {0.5f, 0.5f, 0.5f};
+        vision.image_std = {0.25f, 0.25f, 0.25f};
         return vision;
     }
 
@@ -80,7 +84,9 @@ TEST_F(SceneExamples, GapsSpreadTheFramesOfClips) {
         const Batch batch = collate({example}, {.image_size = 96, .patches = 36}, 1, 0);
         const int64_t* positions = batch.positions.data_ptr<int64_t>();
         for (const Segment& segment : batch.segments) {
-            EXPECT_EQ(positions[segment.start], 0);
+            const int64_t prefix_end = segment.prefix_start + segment.prefix_length;
+            EXPECT_EQ(positions[segment.start],
+                      segment.prefix_length == 0 ? 0 : positions[prefix_end - 1] + 1);
             for (int64_t i = 1; i < segment.length; ++i) {
                 EXPECT_GT(positions[segment.start + i], positions[segment.start + i - 1]);
             }
@@ -90,6 +96,21 @@ TEST_F(SceneExamples, GapsSpreadTheFramesOfClips) {
         }
     }
     EXPECT_GT(longest, kSpan / 10);
+}
+
+// Frames that are equal are computed once, and count as often as they are shown.
+TEST_F(SceneExamples, EqualFramesAreThereOnce) {
+    const scenes::LongClips clips({.size = 96}, 50, 60, 1);
+    const Sample sample = clips.sample(3);
+    const Example example = maker_.make(sample, {}, 1);
+    ASSERT_EQ(example.shown.size(), sample.frames.size());
+    EXPECT_LT(example.frames.size(), 40);
+    for (size_t i = 0; i < sample.frames.size(); ++i) {
+        const PixelValues alone = preprocess_frame(sample.frames[i], vision_);
+        EXPECT_EQ(example.frames[static_cast<size_t>(example.shown[i])].data, alone.data) << i;
+    }
+    const Batch batch = collate({example}, {.image_size = 96, .patches = 36}, 1, 0);
+    EXPECT_NEAR(batch.text_weights.sum().item<double>(), static_cast<double>(batch.fused_rows), 1e-3);
 }
 
 }  // namespace

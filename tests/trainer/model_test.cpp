@@ -114,6 +114,26 @@ TEST_P(SmallCheckpoint, ABatchEqualsOneQuestionAtATime) {
     EXPECT_LT((together.logits - torch::cat(alone)).abs().max().item<double>(), 1e-4);
 }
 
+// A clip whose frames return computes the same as one that holds every frame anew.
+TEST_P(SmallCheckpoint, FramesThatReturnAreComputedOnce) {
+    const torch::NoGradGuard no_gradients;
+    SmallModel small(dir_ / "checkpoint");
+    QuestionTypes types;
+    const ExampleMaker maker(*small.tokenizer, small.config.vision, types);
+    Sample sample = Squares(true).sample(7);
+    for (const size_t i : {0, 1, 0}) sample.frames.push_back(Image(sample.frames[i]));
+    Example once = maker.make(sample, {}, 7), anew = once;
+    ASSERT_EQ(once.shown.size(), once.frames.size() + 3);
+    anew.frames.clear();
+    anew.shown.clear();
+    for (const int frame : once.shown) anew.frames.push_back(once.frames[static_cast<size_t>(frame)]);
+    const int grid = GetParam().grids.empty() ? 0 : GetParam().grids.back();
+    const auto logits = [&](const Example& example) {
+        return small.model->forward(collate({example}, small.model->batch_shape(), grid, 0)).logits;
+    };
+    EXPECT_LT((logits(once) - logits(anew)).abs().max().item<double>(), 1e-4);
+}
+
 INSTANTIATE_TEST_SUITE_P(Variants, SmallCheckpoint,
                          testing::Values(Variant{{1}}, Variant{{2, 1}}, Variant{{}}, Variant{{1, 2}, 2},
                                          Variant{{2, 3, 1}, 1, true}, Variant{{2}, 2, true}));

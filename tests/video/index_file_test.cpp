@@ -4,9 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "core/error.h"
 #include "support/error_text.h"
 #include "support/test_data.h"
+#include "video/index_layout.h"
 
 namespace llava_mini::test {
 namespace {
@@ -178,6 +181,39 @@ TEST(MalformedIndex, RecordsAreNotBelieved) {
     const std::filesystem::path path = dir / "wrong";
     { const VideoIndexWriter writer(path, wrong); }
     EXPECT_THAT(error_text([&] { VideoIndexFile file(path); }), HasSubstr("out of range"));
+}
+
+// A description whose hash is right, with one of its values written otherwise.
+std::vector<uint8_t> index_with(const std::string& value, const std::string& other) {
+    using namespace index_layout;
+    const TempDir dir;
+    { const VideoIndexWriter writer(dir / "index", small_meta()); }
+    const std::vector<uint8_t> bytes = bytes_of(dir / "index");
+    FileHeader header;
+    std::memcpy(&header, bytes.data(), sizeof(header));
+    std::string text(bytes.begin() + sizeof(header), bytes.begin() + sizeof(header) + header.meta_bytes);
+    text.replace(text.find(value), value.size(), other);
+    header.meta_bytes = static_cast<uint32_t>(text.size());
+    header.meta_hash = hash_bytes({reinterpret_cast<const uint8_t*>(text.data()), text.size()}).low;
+    std::vector<uint8_t> changed(sizeof(header));
+    std::memcpy(changed.data(), &header, sizeof(header));
+    changed.insert(changed.end(), text.begin(), text.end());
+    changed.resize(padded(changed.size()));
+    return changed;
+}
+
+TEST(MalformedIndex, NumbersThatAreNoIntegersAreRefused) {
+    const auto opening = [](const std::string& value, const std::string& other) {
+        return error_text([&] { VideoIndexFile file(index_with(value, other), "bad"); });
+    };
+    for (const char* value : {"\"width\":4", "\"layers\":2", "\"kv_width\":8", "\"grid_side\":1"}) {
+        const std::string name = std::string(value).substr(0, std::string(value).find(':'));
+        EXPECT_THAT(opening(value, name + ":1e88"), HasSubstr("where an integer is expected"));
+        EXPECT_THAT(opening(value, name + ":-4294967295"), HasSubstr("out of range"));
+    }
+    EXPECT_THAT(opening("[5,6,7]", "[5,1e88,7]"), HasSubstr("where an integer is expected"));
+    EXPECT_THAT(opening("\"model_hash\":[1,2]", "\"model_hash\":[1,1e88]"),
+                HasSubstr("where an integer is expected"));
 }
 
 }  // namespace
