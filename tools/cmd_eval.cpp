@@ -141,6 +141,13 @@ void add_eval(CLI::App& app) {
         ->check(CLI::Range(1, 1 << 20))
         ->needs(long_clips)
         ->capture_default_str();
+    command
+        ->add_option("--fusion-frames", flags->run.fusion_frames,
+                     "Frames of a clip, evenly spaced, with which all questions about it but the first are "
+                     "fused, as if they came from an index; 0: all of them")
+        ->type_name("N")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
     command->add_option("-j,--jobs", flags->run.jobs, "Conversations side by side")
         ->type_name("N")
         ->check(CLI::Range(1, 1024))

@@ -99,6 +99,12 @@ class Collator {
             batch.mention_tokens = tensor_of(mention_tokens_);
             batch.mention_weights = tensor_of(mention_weights_);
         }
+        if (!change_rows_.empty()) {
+            batch.change_rows = tensor_of(change_rows_);
+            batch.change_of = tensor_of(change_of_);
+            batch.change_tokens = tensor_of(change_tokens_);
+            batch.change_weights = tensor_of(change_weights_);
+        }
         if (!word_rows_.empty()) {
             batch.word_rows = tensor_of(word_rows_);
             batch.word_tokens = tensor_of(word_tokens_);
@@ -212,11 +218,22 @@ class Collator {
                     rows_.push_back(fused_rows_ + (first_frame + frame) * tokens_ + i);
                     row_positions_.push_back(position++);
                 }
+                if (!example.changes.empty()) add_change(example.changes[moment]);
             }
         }
         beginning.length = static_cast<int64_t>(rows_.size()) - beginning.start;
         beginning.position = position;
         return beginning;
+    }
+
+    // Targets of the row that was added last.
+    void add_change(const std::vector<Change>& targets) {
+        for (const Change& target : targets) {
+            change_of_.push_back(static_cast<int64_t>(change_rows_.size()));
+            change_tokens_.push_back(target.token);
+            change_weights_.push_back(target.weight);
+        }
+        change_rows_.push_back(static_cast<int64_t>(rows_.size()) - 1);
     }
 
     // Its fused rows are there, though none is used.
@@ -291,8 +308,9 @@ class Collator {
     int64_t frames_ = 0, fused_rows_ = 0, fused_row_ = 0;
     bool videos_ = false;
     std::vector<int64_t> text_ids_, positions_, text_targets_, plain_ids_, rows_, row_positions_, label_rows_,
-        labels_, target_rows_, target_tokens_, mention_rows_, mention_tokens_, word_rows_, word_tokens_;
-    std::vector<float> text_weights_, target_weights_, mention_weights_, word_weights_;
+        labels_, target_rows_, target_tokens_, mention_rows_, mention_tokens_, change_rows_, change_of_,
+        change_tokens_, word_rows_, word_tokens_;
+    std::vector<float> text_weights_, target_weights_, mention_weights_, change_weights_, word_weights_;
 };
 
 }  // namespace

@@ -46,6 +46,34 @@ std::vector<int64_t> draw_gaps(size_t frames, int64_t span, uint64_t key) {
     return gaps;
 }
 
+// A thing by its marks: colour is that of the mark with the same box.
+struct Seen {
+    std::string name, colour;
+    float x, y;  // centre, in pixels
+};
+
+std::vector<Seen> things_seen(const std::vector<Mark>& marks) {
+    std::vector<Seen> things;
+    for (const Mark& mark : marks) {
+        if (mark.kind != Mark::Kind::kName) continue;
+        const auto colour = std::find_if(marks.begin(), marks.end(), [&](const Mark& other) {
+            return other.kind == Mark::Kind::kColour && other.x0 == mark.x0 && other.y0 == mark.y0 &&
+                   other.x1 == mark.x1 && other.y1 == mark.y1;
+        });
+        things.push_back({mark.word, colour == marks.end() ? "" : colour->word, (mark.x0 + mark.x1) / 2,
+                          (mark.y0 + mark.y1) / 2});
+    }
+    return things;
+}
+
+// Of a shift in pixels between two frames, nullptr for one that noise may have made.
+const char* direction_of(float x, float y) {
+    constexpr float kLeast = 1.5f;
+    if (std::max(std::abs(x), std::abs(y)) < kLeast) return nullptr;
+    if (std::abs(x) > std::abs(y)) return x < 0 ? "left" : "right";
+    return y < 0 ? "up" : "down";
+}
+
 // The first of every frame that differs from all before it. `shown`: which of these is each frame; left empty
 // if no frame is there twice.
 std::vector<size_t> different_frames(const std::vector<Image>& frames, std::vector<int>& shown) {
@@ -112,12 +140,42 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
     } catch (const Error& e) {
         throw_input("sample {}: {}", sample.id, e.what());
     }
+    if (options.changes && video && !sample.marks.empty()) add_changes(sample, options.background, example);
     if (options.targets && !sample.marks.empty()) {
         for (const size_t i : different) {
             add_targets(sample.frames[i], sample.marks[i], video, options, example);
         }
     }
     return example;
+}
+
+// A thing that was not there is new by its name and colour, one that takes another colour by both, one that
+// moves by its direction. The weights of a frame's targets sum to 1.
+void ExampleMaker::add_changes(const Sample& sample, const std::string& background, Example& example) const {
+    std::vector<Seen> before;
+    for (const std::vector<Mark>& marks : sample.marks) {
+        const std::vector<Seen> now = things_seen(marks);
+        std::vector<std::string> words;
+        for (const Seen& thing : now) {
+            const auto same = std::find_if(before.begin(), before.end(),
+                                           [&](const Seen& other) { return other.name == thing.name; });
+            if (same == before.end() || same->colour != thing.colour) {
+                words.push_back(thing.name);
+                if (!thing.colour.empty()) words.push_back(thing.colour);
+            } else if (const char* direction = direction_of(thing.x - same->x, thing.y - same->y)) {
+                words.emplace_back(direction);
+            }
+        }
+        before = now;
+        if (words.empty() && !background.empty()) words.push_back(background);
+        std::vector<Change>& changes = example.changes.emplace_back();
+        for (const std::string& word : words) {
+            const std::vector<int32_t> ids = tokenizer_.word_ids(word);
+            for (const int32_t id : ids) {
+                changes.push_back({id, 1.0f / static_cast<float>(words.size() * ids.size())});
+            }
+        }
+    }
 }
 
 // The weights of a token's targets sum to 1.

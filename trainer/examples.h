@@ -29,6 +29,7 @@ struct ExampleOptions {
     bool questions = true;  ///< false: the pictures and their marks alone
     bool targets = false;   ///< patch targets and words, from the marks
     bool mentions = false;  ///< targets of the words of questions that have hints
+    bool changes = false;   ///< targets of what is new in the frames of clips, from the marks
     /// Tokens at the end of the prompt that take parts of the answer as targets, in turn.
     int registers = 0;
 
@@ -54,6 +55,7 @@ class ExampleMaker {
 
   private:
     void add_mentions(std::span<const QaTurn> turns, int registers, Conversation& conversation) const;
+    void add_changes(const Sample& sample, const std::string& background, Example& example) const;
     void add_targets(const Image& frame, const std::vector<Mark>& marks, bool video,
                      const ExampleOptions& options, Example& example) const;
 

@@ -161,11 +161,13 @@ std::string empty_safetensors() {
 }
 
 // Takes every tensor that the folder has in the right shape; returns the keys of leaves that are whole.
-void take(const fs::path& folder, bool tower, Parameters& parameters, std::vector<bool>& taken) {
+void take(const fs::path& folder, bool tower, const std::vector<Part>& renewed, Parameters& parameters,
+          std::vector<bool>& taken) {
     const SafetensorsReader reader(folder);
     for (size_t i = 0; i < parameters.leaves().size(); ++i) {
         const Leaf& leaf = parameters.leaves()[i];
         if ((leaf.part == Part::kTower) != tower) continue;
+        if (std::find(renewed.begin(), renewed.end(), leaf.part) != renewed.end()) continue;
         size_t offset = 0, found = 0;
         for (const Leaf::Piece& piece : leaf.pieces) {
             size_t size = 1;
@@ -211,16 +213,36 @@ void read_init(const JsonObject& model, InitialiseOptions& options) {
     const auto init = model.object("init");
     if (!init) return;
     for (const auto& [key, value] : model.find("init")->items()) {
-        if (key != "mimetic" && key != "embedding_deviation") {
+        if (key != "mimetic" && key != "embedding_deviation" && key != "renew") {
             throw_input("the recipe's model: init: unknown field '{}'", printable(key));
         }
     }
     options.mimetic = init->boolean_or("mimetic", false);
     options.embedding_deviation = init->real_or("embedding_deviation", 1e-6, 100, 0.02f);
+    if (const nlohmann::json* renew = init->find("renew")) {
+        if (!renew->is_array()) init->fail("renew", "a list of parts");
+        for (const auto& name : *renew) {
+            const auto part = std::find(kPartNames.begin(), kPartNames.end(), name);
+            if (part == kPartNames.end()) {
+                init->fail("renew", fmt::format("parts out of {}", fmt::join(kPartNames, ", ")));
+            }
+            options.renewed.push_back(static_cast<Part>(part - kPartNames.begin()));
+        }
+    }
+}
+
+// What the recipe's model says beside folders of weights.
+void put_over(const nlohmann::ordered_json& model, InitialiseOptions& options) {
+    if (model.is_null()) return;
+    const nlohmann::json root = model;
+    const JsonObject object(root, "the recipe's model");
+    if (object.has("tower")) object.fail("tower", "none, since the vision tower is given");
+    if (object.object("config")) options.config.update(model["config"]);
+    read_init(object, options);
 }
 
 nlohmann::ordered_json read_ordered(const fs::path& file) {
-    read_json_file(file, uint64_t{1} << 24);  // checked
+    JsonObject(read_json_file(file, uint64_t{1} << 24), file.string());  // checked
     return nlohmann::ordered_json::parse(read_text_file(file, uint64_t{1} << 24));
 }
 
@@ -246,13 +268,7 @@ InitialiseOptions options_of_parts(const fs::path& language, const fs::path& vis
     options.config.update(read_ordered(language / "config.json"));
     options.config["architectures"] = {"LlavaMiniLlamaForCausalLM"};
     options.config["model_type"] = "llava_mini_llama";
-    if (!model.is_null()) {
-        const nlohmann::json root = model;
-        const JsonObject object(root, "the recipe's model");
-        if (object.has("tower")) object.fail("tower", "none, since the vision tower's folder is given");
-        if (object.object("config")) options.config.update(model["config"]);
-        read_init(object, options);
-    }
+    put_over(model, options);
 
     const fs::path tower_file = vision_tower / "config.json";
     const nlohmann::ordered_json tower = read_ordered(tower_file);
@@ -272,7 +288,8 @@ InitialiseOptions options_of_parts(const fs::path& language, const fs::path& vis
 }
 
 InitialiseOptions options_of_checkpoint(const fs::path& checkpoint,
-                                        const std::optional<fs::path>& vision_tower) {
+                                        const std::optional<fs::path>& vision_tower,
+                                        const nlohmann::ordered_json& model) {
     const SafetensorsReader weights(checkpoint);
     const CheckpointConfig shape = read_checkpoint_config(checkpoint, vision_tower, weights);
     const VisionHparams& vision = shape.vision;
@@ -288,6 +305,7 @@ InitialiseOptions options_of_checkpoint(const fs::path& checkpoint,
     options.tokenizer = checkpoint;
     options.language = checkpoint;
     options.vision_tower = shape.tower_folder.empty() ? checkpoint : shape.tower_folder;
+    put_over(model, options);
     return options;
 }
 
@@ -323,8 +341,12 @@ void write_initial_checkpoint(const fs::path& out, const InitialiseOptions& opti
         const CheckpointConfig shape = write_configuration(aside, options);
         Parameters parameters(shape.vision, shape.language);
         std::vector<bool> taken(parameters.leaves().size(), false);
-        if (options.language) take(*options.language, /*tower=*/false, parameters, taken);
-        if (options.vision_tower) take(*options.vision_tower, /*tower=*/true, parameters, taken);
+        if (options.language) {
+            take(*options.language, /*tower=*/false, options.renewed, parameters, taken);
+        }
+        if (options.vision_tower) {
+            take(*options.vision_tower, /*tower=*/true, options.renewed, parameters, taken);
+        }
         Initialiser initialiser(shape.vision, shape.language, options);
         for (size_t i = 0; i < taken.size(); ++i) {
             if (!taken[i]) initialiser.fill(parameters.leaves()[i]);

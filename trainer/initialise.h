@@ -6,8 +6,10 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <vector>
 
 #include "convert/checkpoint_config.h"
+#include "trainer/parameters.h"
 
 namespace llava_mini::trainer {
 
@@ -18,6 +20,7 @@ struct InitialiseOptions {
     std::filesystem::path tokenizer;      ///< folder with the tokenizer's files, which are copied
     /// Folders whose weights are taken where they have them: a language model, a vision tower.
     std::optional<std::filesystem::path> language, vision_tower;
+    std::vector<Part> renewed;  ///< parts whose weights are not taken, wherever they are
     uint64_t seed = 1;
     /// Llama layers start near the identity (see below); else N(0, 0.02) as Hugging Face has it.
     bool mimetic = false;
@@ -32,13 +35,17 @@ struct InitialiseOptions {
 /// not make a model.
 void write_initial_checkpoint(const std::filesystem::path& out, const InitialiseOptions& options);
 
-/// From the recipe's `model`: {"config": ..., "tower": ..., "init": {"mimetic", "embedding_deviation"}}. Throws Error(kInput) for fields it does not know.
+/// From the recipe's `model`: {"config": ..., "tower": ..., "init": {"mimetic", "embedding_deviation", "renew"}}.
+/// Throws Error(kInput) for fields it does not know.
 InitialiseOptions options_of_recipe(const nlohmann::ordered_json& model);
 
 /// To start from a whole checkpoint: its configuration and weights, the tower's from where its config.json
-/// (or `vision_tower`) says. Layers of the tower that are never used are left out.
+/// (or `vision_tower`) says. Layers of the tower that are never used are left out. `model` is the recipe's, or
+/// null: fields of its `config` are put over the checkpoint's (null takes one away), parts of `init.renew` begin
+/// anew.
 InitialiseOptions options_of_checkpoint(const std::filesystem::path& checkpoint,
-                                        const std::optional<std::filesystem::path>& vision_tower);
+                                        const std::optional<std::filesystem::path>& vision_tower,
+                                        const nlohmann::ordered_json& model);
 
 /// To start from a language model and a CLIP vision tower apart: configuration and weights of both; what
 /// neither has (compressor, projector, pre-fusion) is made of random numbers. `model` is the recipe's, or null:

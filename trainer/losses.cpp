@@ -84,6 +84,8 @@ Counts& Counts::operator+=(const Counts& other) {
     patches += other.patches;
     words += other.words;
     mentions += other.mentions;
+    changes += other.changes;
+    clips += other.clips;
     batches += other.batches;
     samples += other.samples;
     frames += other.frames;
@@ -145,6 +147,15 @@ torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights
         now.mentions = loss.item<double>();
         check_finite(now.mentions, "mention", batch);
         total = total + loss * weights.mentions;
+    }
+    if (weights.changes > 0 && out.changes.defined()) {
+        const auto scores = model.scores(out.changes, true);
+        const auto loss =
+            sparse_cross_entropy(scores, batch.change_of, batch.change_tokens, batch.change_weights);
+        now.changes = loss.item<double>();
+        now.clips = 1;
+        check_finite(now.changes, "change", batch);
+        total = total + loss * weights.changes;
     }
     now.loss = total.item<double>();
     counts += now;

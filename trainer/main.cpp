@@ -36,9 +36,10 @@ struct Flags {
 InitialiseOptions beginning(const Flags& flags, const Recipe& recipe) {
     const auto tower =
         flags.vision_tower.empty() ? std::nullopt : std::optional<fs::path>(flags.vision_tower);
-    if (!flags.checkpoint.empty()) return options_of_checkpoint(flags.checkpoint, tower);
     InitialiseOptions options;
-    if (!flags.language.empty() && tower) {
+    if (!flags.checkpoint.empty()) {
+        options = options_of_checkpoint(flags.checkpoint, tower, recipe.model);
+    } else if (!flags.language.empty() && tower) {
         options = options_of_parts(flags.language, *tower, recipe.model);
     } else if (recipe.model.is_null()) {
         throw_usage(
@@ -77,6 +78,9 @@ int print_plan(const Flags& flags) {
     if (!flags.recipe.empty()) {
         recipe = read_recipe(flags.recipe, flags.changes);
         cases = cases_of(*recipe);
+        if (cases.size() < recipe->phases.size()) {
+            std::fprintf(stderr, "llava-mini-train: phases that ask no questions are not in the plan\n");
+        }
     }
     VisionHparams vision;
     LlamaHparams language;
@@ -168,9 +172,10 @@ int main(int argc, char** argv) {
         ->allow_extra_args(false);
     app.add_option("-o,--out", flags.out,
                    "Folder of the run: log.jsonl, curves.svg, checkpoints/, at the end model/");
-    CLI::Option* checkpoint =
-        app.add_option("--checkpoint", flags.checkpoint,
-                       "Start from this checkpoint (Hugging Face layout) instead of a new model");
+    CLI::Option* checkpoint = app.add_option(
+        "--checkpoint", flags.checkpoint,
+        "Start from this checkpoint (Hugging Face layout); what the recipe's model.config says is put over "
+        "its configuration");
     app.add_option("--language-model", flags.language,
                    "Folder of a language model; with --vision-tower all that a new model needs")
         ->excludes(checkpoint);

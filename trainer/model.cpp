@@ -180,13 +180,13 @@ torch::Tensor LlavaMini::llama_layer(const std::string& prefix, const torch::Ten
     return y + product(swiglu(gate_up), prefix + "mlp.down_proj");
 }
 
-// `count` layers, "PREFIX0." and so on.
-torch::Tensor LlavaMini::llama_layers(const std::string& prefix, int count, torch::Tensor x, const Rope& rope,
-                                      const std::vector<Segment>& segments) const {
+// Layers `first` up to `end`, "PREFIX0." and so on.
+torch::Tensor LlavaMini::llama_layers(const std::string& prefix, int first, int end, torch::Tensor x,
+                                      const Rope& rope, const std::vector<Segment>& segments) const {
     const bool language = prefix.starts_with("model.");
     const bool learns = language ? parameters_.learns(Part::kLanguage) || parameters_.learns(Part::kLora)
                                  : parameters_.learns(Part::kPrefusion);
-    for (int i = 0; i < count; ++i) {
+    for (int i = first; i < end; ++i) {
         const std::string layer = fmt::format("{}{}.", prefix, i);
         // By value: the batch may be gone when the gradient is computed.
         x = checkpointing_ ? recomputed(x, learns,
@@ -239,8 +239,8 @@ Outputs LlavaMini::forward(const Batch& batch) {
         const auto rows = torch::cat(vision, 1);
         const int64_t positions = rows.size(1);
         auto x = torch::cat({rows.view({frames * positions, d}), embed(batch.text_ids)});
-        x = llama_layers("prefusion_layers.", vision_.prefusion.n_layer, x, rope(batch.prefusion_positions),
-                         batch.prefusion_segments);
+        x = llama_layers("prefusion_layers.", 0, vision_.prefusion.n_layer, x,
+                         rope(batch.prefusion_positions), batch.prefusion_segments);
         tokens = x.slice(0, 0, frames * positions)
                      .view({frames, positions, d})
                      .slice(1, positions - tokens.size(1));
@@ -256,9 +256,15 @@ Outputs LlavaMini::forward(const Batch& batch) {
 
     const auto table = torch::cat({fused, tokens.reshape({-1, d}), embed(batch.plain_ids)});
     auto x = out.inputs = table.index_select(0, batch.rows);
-    x = llama_layers("model.layers.", language_.n_layer, x, rope(batch.positions), batch.segments);
-    x = rms_norm(x.index_select(0, batch.label_rows), parameters_["model.norm.weight"], language_.rms_eps);
-    out.logits = scores(x, /*head=*/true);
+    const Rope angles = rope(batch.positions);
+    const int half = language_.n_layer / 2;
+    x = llama_layers("model.layers.", 0, half, x, angles, batch.segments);
+    const auto norm = [&](const torch::Tensor& y) {
+        return rms_norm(y, parameters_["model.norm.weight"], language_.rms_eps);
+    };
+    if (batch.change_rows.defined()) out.changes = norm(x.index_select(0, batch.change_rows));
+    x = llama_layers("model.layers.", half, language_.n_layer, x, angles, batch.segments);
+    out.logits = scores(norm(x.index_select(0, batch.label_rows)), /*head=*/true);
     return out;
 }
 

@@ -14,8 +14,9 @@ struct Outputs {
     torch::Tensor projected_patches;  // [F, P, d] of the whole views
     torch::Tensor vision_tokens;      // [F, C * C, d] as they enter the language model
     torch::Tensor fused;              // [fused_rows, d]; empty without pre-fusion
-    torch::Tensor inputs;             // [rows, d] of the language model
-    torch::Tensor logits;             // [labels, V] at the labelled positions
+    torch::Tensor changes;  // [change_rows, d] half-way through the language model, normed as its end
+    torch::Tensor inputs;   // [rows, d] of the language model
+    torch::Tensor logits;   // [labels, V] at the labelled positions
 };
 
 /// Weights and shape. Not thread-safe.
@@ -45,8 +46,8 @@ class LlavaMini {
     torch::Tensor project(const torch::Tensor& features);
     torch::Tensor llama_layer(const std::string& prefix, const torch::Tensor& x, const Rope& rope,
                               const std::vector<Segment>& segments) const;
-    torch::Tensor llama_layers(const std::string& prefix, int count, torch::Tensor x, const Rope& rope,
-                               const std::vector<Segment>& segments) const;
+    torch::Tensor llama_layers(const std::string& prefix, int first, int end, torch::Tensor x,
+                               const Rope& rope, const std::vector<Segment>& segments) const;
     torch::Tensor product(const torch::Tensor& x, const std::string& key, bool bias = false) const;
     torch::Tensor value(const std::string& key) const;
     torch::Tensor embed(const torch::Tensor& ids) const;

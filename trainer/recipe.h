@@ -34,8 +34,9 @@ struct Phase {
     double clip = 1.0;                   // bound of the gradient norm; 0: none
     AdamWOptions adam;
     // Weights of the losses: answers; projected patches near their words; vision token near all words seen.
-    // Fused names of things near the words of their places and colours.
-    double answers = 1, patches = 0, words = 0, mentions = 0;
+    // Fused names of things near the words of their places and colours; what the language model makes of a
+    // clip's frames near the words of what is new in them.
+    double answers = 1, patches = 0, words = 0, mentions = 0, changes = 0;
     ExampleOptions examples;
     std::vector<DataSpec> data;
     std::vector<int> grids;  // sides drawn from, one a batch; empty: the model's default

@@ -41,6 +41,7 @@ ordered_json report(const Counts& counts, const std::vector<std::string>& names)
     if (counts.patches > 0) out["patches"] = rounded(counts.patches / n);
     if (counts.words > 0) out["words"] = rounded(counts.words / n);
     if (counts.mentions > 0) out["mentions"] = rounded(counts.mentions / n);
+    if (counts.clips > 0) out["changes"] = rounded(counts.changes / static_cast<double>(counts.clips));
     for (size_t kind = 0; kind < counts.marks.size(); ++kind) {
         if (counts.marks[kind] == 0) continue;
         out["marks"][kMarkNames[kind]] =
@@ -251,7 +252,7 @@ class Run {
     // One optimiser step; returns the gradient norm.
     double step(const Phase& phase, DataQueue& queue, uint64_t steps, Counts& counts) {
         model_.parameters().zero_gradients();
-        const LossWeights weights{phase.answers, phase.patches, phase.words, phase.mentions};
+        const LossWeights weights{phase.answers, phase.patches, phase.words, phase.mentions, phase.changes};
         for (int i = 0; i < phase.accumulate / size(); ++i) {
             const Batch batch = queue.next();
             if (batch.examples == 0) continue;
@@ -349,7 +350,8 @@ Counts validate(const Recipe& recipe, LlavaMini& model, const ExampleMaker& make
         }
         // Numbers that count marks in every batch.
         const Batch batch = collate(examples, model.batch_shape(), side, 0);
-        batch_loss(model, batch, {phase.answers, phase.patches, phase.words, phase.mentions}, counts);
+        batch_loss(model, batch, {phase.answers, phase.patches, phase.words, phase.mentions, phase.changes},
+                   counts);
     }
     return counts;
 }

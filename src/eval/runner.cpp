@@ -112,7 +112,9 @@ class Run {
         const ModelInfo info = model_->info();
         const int64_t frame_bytes = int64_t{2} * 4 * info.prefusion_layers * info.embedding_width *
                                     (info.patches + info.vision_tokens.front() + kTextPositions);
-        if (item.frames * frame_bytes <= kMostKept / options_.jobs) {
+        if (options_.fusion_frames > 0) {
+            video.fusion_frames = static_cast<int>(std::min<int64_t>(options_.fusion_frames, item.frames));
+        } else if (item.frames * frame_bytes <= kMostKept / options_.jobs) {
             video.fusion_frames = static_cast<int>(item.frames);
         }
         video.progress = [this](uint64_t, uint64_t, std::string_view) { return !stop_; };

@@ -30,6 +30,9 @@ struct RunOptions {
     SessionOptions session = {};
     ImageOptions image = {};
     SamplingOptions sampling = {.max_tokens = 64};
+    /// Frames of a clip, evenly spaced, with which all questions about it but the first are fused, as if they
+    /// came from an index; 0: all, kept in memory if they fit, else read again for every question.
+    int fusion_frames = 0;
     /// Where predictions go: gathered in FILE.partial, from which an interrupted run is taken up again, and
     /// at the end, in the order of the questions, in FILE. Empty: they are only returned.
     std::filesystem::path out = {};

@@ -65,8 +65,12 @@ int LongClip::content(int64_t index) const {
 }
 
 Image LongClip::frame(int64_t index) const {
-    if (index < 0 || index >= frames_) throw_usage("frame {}: there are {}", index, frames_);
     std::vector<Mark> marks;
+    return frame(index, marks);
+}
+
+Image LongClip::frame(int64_t index, std::vector<Mark>& marks) const {
+    if (index < 0 || index >= frames_) throw_usage("frame {}: there are {}", index, frames_);
     Canvas canvas = paint_things(*assets_, {thing_of(index / stretch_)}, background_, look_, marks);
     Random noise(key_ ^ scatter(~static_cast<uint64_t>(index)));
     return develop(canvas, look_, noise);
@@ -102,7 +106,13 @@ Sample LongClips::sample(uint64_t number) const {
     std::map<int, size_t> seen;  // frame that shows a content first
     for (int64_t i = 0; i < frames; ++i) {
         const auto [first, is_new] = seen.emplace(clip.content(i), sample.frames.size());
-        sample.frames.push_back(is_new ? clip.frame(i) : Image(sample.frames[first->second]));
+        if (is_new) {
+            sample.marks.emplace_back();
+            sample.frames.push_back(clip.frame(i, sample.marks.back()));
+        } else {
+            sample.marks.push_back(std::vector<Mark>(sample.marks[first->second]));
+            sample.frames.push_back(Image(sample.frames[first->second]));
+        }
     }
     sample.turns = clip.turns();
     return sample;

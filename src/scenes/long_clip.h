@@ -24,6 +24,8 @@ class LongClip {
     int64_t needle_from() const { return needle_stretch_ * stretch_; }
     /// Throws Error(kUsage) beyond frames().
     Image frame(int64_t index) const;
+    /// The same and what is known of its parts.
+    Image frame(int64_t index, std::vector<Mark>& marks) const;
     /// What the frame shows, as a number: frames of one number differ by noise alone.
     int content(int64_t index) const;
     /// Was there the needle (yes), was there something else (no), when did the needle appear, what came after
@@ -51,7 +53,7 @@ class LongClips : public SampleSource {
     LongClips(const GeneratorOptions& options, int64_t min_frames, int64_t max_frames, int64_t needle_frames);
 
     uint64_t size() const override { return options_.samples; }
-    /// All frames of it, without marks. Frames of one content are equal, so that what is computed of a frame
+    /// All frames of it. Frames of one content are equal, so that what is computed of a frame
     /// need not be computed again.
     Sample sample(uint64_t number) const override;
 

@@ -44,9 +44,14 @@ LanguageContextOptions Session::Impl::context_options() {
     }
     LanguageContextOptions context;
     context.n_ctx = options.context;
+    const int limit = trained_limit();
     if (context.n_ctx == 0) {
-        const int limit = trained_limit();
         context.n_ctx = limit > 0 ? std::min(limit, kDefaultContext) : kDefaultContext;
+    } else if (limit > 0 && context.n_ctx > limit) {
+        log_message(LogLevel::kWarning,
+                    fmt::format("a context of {} tokens: the model was trained with {} at most, and answers "
+                                "beyond them are guesses",
+                                context.n_ctx, limit));
     }
     context.threads = options.threads > 0 ? options.threads : model->impl().threads;
     context.kv_type = to_ggml(options.kv_type);

@@ -245,6 +245,10 @@ TEST(LongClip, FramesOnDemandAndOneNeedle) {
     EXPECT_NE(LongClip({.size = 32}, 0, 60).frame(0).rgb, LongClip({.size = 32}, 1, 60).frame(0).rgb);
     EXPECT_THAT(error_text([] { LongClip({}, 0, 60).frame(60); }), HasSubstr("frame 60: there are 60"));
     EXPECT_THAT(error_text([] { LongClip({}, 0, 2); }), HasSubstr("a long clip of 2 frames"));
+    EXPECT_THAT(error_text([] { LongClips({}, 60, 50, 1); }), HasSubstr("the smaller number first"));
+    EXPECT_THAT(error_text([] { LongClips({}, 5, 50, 2); }), HasSubstr("three times as many"));
+    EXPECT_THAT(error_text([] { LongClips({}, 5, 100000, 1); }), HasSubstr("expected 4096 at most"));
+    EXPECT_THAT(error_text([] { LongClips({.size = 8}, 5, 50, 1); }), HasSubstr("found 8"));
 }
 
 // No type is answered by a constant or by the question alone.

@@ -35,16 +35,8 @@ class LookAgain : public testing::Test {
   protected:
     LookAgain() : model(Model::load({.model = golden_model(), .threads = 1, .prefusion_kv = KvType::kF32})) {}
 
-    // Frames that differ from each other, four a second, with key frames to jump to.
     std::filesystem::path film(const char* name = "film.ts", int seconds = kFrames) {
-        write_test_video(dir / name, {.codec = "libx264",
-                                      .pixel_format = "yuv420p",
-                                      .width = 96,
-                                      .height = 64,
-                                      .frames = 4 * seconds,
-                                      .rate_num = 4,
-                                      .gop = 8});
-        return dir / name;
+        return write_film(dir / name, seconds);
     }
 
     // The logits that choose the answer's first token.

@@ -58,6 +58,17 @@ void encode(AVFormatContext* format, AVStream* stream, AVCodecContext* codec, co
 
 }  // namespace
 
+std::filesystem::path write_film(const std::filesystem::path& path, int seconds) {
+    write_test_video(path, {.codec = "libx264",
+                            .pixel_format = "yuv420p",
+                            .width = 96,
+                            .height = 64,
+                            .frames = 4 * seconds,
+                            .rate_num = 4,
+                            .gop = 8});
+    return path;
+}
+
 Image numbered_picture(int number, int width, int height) {
     Image image{width, height, std::vector<uint8_t>(size_t{3} * width * height)};
     for (int y = 0; y < height; ++y) {

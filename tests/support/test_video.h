@@ -31,6 +31,10 @@ struct TestVideo {
 /// Writes the container that the path's ending names. Ends the test program when FFmpeg fails.
 void write_test_video(const std::filesystem::path& path, const TestVideo& video);
 
+/// A film of small frames that all differ, four a second, H.264, with key frames to jump to every two seconds.
+/// Returns `path`.
+std::filesystem::path write_film(const std::filesystem::path& path, int seconds);
+
 /// A picture of 4 x 3 black and white fields that spell the number (12 bits, row by row), robust against
 /// lossy coding. number_in() reads it back.
 Image numbered_picture(int number, int width, int height);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <numeric>
 
 #include "preprocess/clip_image_processor.h"
@@ -96,6 +97,49 @@ TEST_F(SceneExamples, GapsSpreadTheFramesOfClips) {
         }
     }
     EXPECT_GT(longest, kSpan / 10);
+}
+
+// What is new in a clip's frames is what the questions about it ask for.
+TEST_F(SceneExamples, ChangesAreTheAnswers) {
+    const scenes::SceneGenerator scenes(
+        {.clip = {.min_frames = 3, .max_frames = 8}, .clip_share = 1.0, .min_turns = 8, .max_turns = 12});
+    const auto says = [&](const std::vector<Change>& changes, const std::string& word) {
+        const std::vector<int32_t> ids = tokenizer_.word_ids(word);
+        return std::all_of(ids.begin(), ids.end(), [&](int32_t id) {
+            return std::any_of(changes.begin(), changes.end(),
+                               [id](const Change& c) { return c.token == id; });
+        });
+    };
+    std::map<std::string, int> asked;
+    for (uint64_t number = 0; number < 60; ++number) {
+        const Sample sample = scenes.sample(number);
+        const Example example = maker_.make(sample, {.changes = true}, 1);
+        ASSERT_EQ(example.changes.size(), sample.frames.size());
+        for (const auto& changes : example.changes) {
+            float sum = 0;
+            for (const Change& change : changes) sum += change.weight;
+            EXPECT_NEAR(sum, 1, 1e-4);
+        }
+        std::vector<Change> later;
+        for (size_t i = 1; i < example.changes.size(); ++i)
+            later.insert(later.end(), example.changes[i].begin(), example.changes[i].end());
+        for (const QaTurn& turn : sample.turns) {
+            ++asked[turn.type];
+            if (turn.type == "first") {
+                EXPECT_TRUE(says(example.changes[0], turn.answer)) << number;
+            }
+            if (turn.type == "last" || turn.type == "after" || turn.type == "direction") {
+                EXPECT_TRUE(says(later, turn.answer)) << number << " " << turn.question << turn.answer;
+            }
+        }
+    }
+    for (const char* type : {"first", "last", "after", "direction"}) EXPECT_GE(asked[type], 8) << type;
+
+    const Example example = maker_.make(scenes.sample(1), {.changes = true}, 1);
+    const Batch batch = collate({example}, {.image_size = 96, .patches = 36}, 2, 0);
+    const auto moments = static_cast<int64_t>(example.changes.size());
+    EXPECT_EQ(batch.change_rows.size(0), moments);
+    EXPECT_EQ(batch.change_of.max().item<int64_t>(), moments - 1);
 }
 
 // Frames that are equal are computed once, and count as often as they are shown.

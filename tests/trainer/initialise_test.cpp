@@ -115,6 +115,42 @@ TEST_F(Parts, BecomeAModelThatTrains) {
               values(base, "model.norm.weight"));
 }
 
+// What the recipe renews, and what its configuration changes the shape of, begins anew; all else is kept.
+TEST_F(Parts, OfACheckpointMayBeginAnew) {
+    write_initial_checkpoint(dir_ / "base", options_of_parts(dir_ / "llama", dir_ / "clip", head_));
+    const auto begin = [&](const ordered_json& model) {
+        InitialiseOptions options = options_of_checkpoint(dir_ / "base", {}, model);
+        options.seed = 2;
+        std::filesystem::remove_all(dir_ / "again");
+        write_initial_checkpoint(dir_ / "again", options);
+        return dir_ / "again" / "model.safetensors";
+    };
+    const auto base = dir_ / "base" / "model.safetensors";
+    const char *query = "model.compressor.query", *layer = "model.prefusion_layers.0.mlp.up_proj.weight",
+               *kept = "model.layers.1.self_attn.q_proj.weight", *projector = "model.mm_projector.0.weight";
+    const auto same = begin(nullptr);
+    for (const char* name : {query, layer, kept, projector})
+        EXPECT_EQ(values(same, name), values(base, name));
+    const auto changed =
+        begin({{"config", {{"prefusion_layer_num", 1}}}, {"init", {{"renew", {"compressor"}}}}});
+    EXPECT_NE(values(changed, query), values(base, query));
+    EXPECT_EQ(values(changed, query).size(), values(base, query).size());
+    EXPECT_EQ(values(changed, layer), values(base, layer));
+    EXPECT_EQ(values(changed, "model.prefusion_layers.1.mlp.up_proj.weight").size(), 0u);
+    EXPECT_EQ(values(changed, kept), values(base, kept));
+    const auto plain = begin({{"config", {{"prefusion_layer_num", 0}, {"compressor_size", nullptr}}}});
+    EXPECT_EQ(values(plain, query).size(), 0u);
+    EXPECT_EQ(values(plain, projector), values(base, projector));
+    EXPECT_THAT(test::error_text([&] {
+                    begin({{"init", {{"renew", {"queries"}}}}});
+                }),
+                testing::AllOf(HasSubstr("renew"), HasSubstr("compressor, projector")));
+    EXPECT_THAT(test::error_text([&] {
+                    begin({{"tower", ordered_json::object()}});
+                }),
+                HasSubstr("the vision tower is given"));
+}
+
 TEST_F(Parts, Mistakes) {
     const auto message = [&](const ordered_json& model) {
         return test::error_text([&] {
@@ -122,13 +158,14 @@ TEST_F(Parts, Mistakes) {
         });
     };
     EXPECT_THAT(message({{"config", {{"compressor_head_dim", 48}}}}), HasSubstr("compressor_head_dim"));
-    EXPECT_THAT(message({{"tower", ordered_json::object()}}),
-                HasSubstr("the vision tower's folder is given"));
+    EXPECT_THAT(message({{"tower", ordered_json::object()}}), HasSubstr("the vision tower is given"));
     EXPECT_THAT(message({{"config", {{"compressor_head_dim", 32}, {"num_hidden_layers", 3}}}}),
                 HasSubstr("model.layers.2"));
     EXPECT_FALSE(std::filesystem::exists(dir_ / "bad") || std::filesystem::exists(dir_ / "bad.partial"));
     std::filesystem::remove(dir_ / "clip/config.json");
     EXPECT_THAT(message(head_), HasSubstr("clip/config.json"));
+    write("llama/config.json", "[1]");
+    EXPECT_THAT(message(head_), testing::AllOf(HasSubstr("llama/config.json"), HasSubstr("an object")));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include "convert/convert.h"
+#include "convert/gguf_writer.h"
 #include "core/file.h"
 #include "llm/language_context.h"
 #include "support/error_text.h"
@@ -228,6 +229,23 @@ TEST_F(Adapters, Mistakes) {
     EXPECT_THAT(load(model), HasSubstr("expected an adapter"));
     dir_.write("junk.gguf", "GGUFjunk");
     EXPECT_THAT(load(dir_ / "junk.gguf"), HasSubstr("junk.gguf"));
+    const auto load_odd = [&](const char* architecture, const char* tensor) {
+        GgufWriter writer(dir_ / "odd.gguf");
+        gguf_set_val_str(writer.metadata(), "general.architecture", architecture);
+        gguf_set_val_str(writer.metadata(), "general.type", "adapter");
+        gguf_set_val_str(writer.metadata(), "adapter.type", "lora");
+        gguf_set_val_f32(writer.metadata(), "adapter.lora.alpha", 8);
+        writer.add_tensor(tensor, GGML_TYPE_F32, {2, 4});
+        writer.begin();
+        writer.write(std::vector<uint8_t>(8 * sizeof(float)));
+        writer.commit();
+        return load(dir_ / "odd.gguf");
+    };
+    EXPECT_THAT(load_odd("qwen2", "blk.0.attn_q.weight.lora_a"),
+                testing::AllOf(HasSubstr("expected \"llama\""), HasSubstr("qwen2")));
+    EXPECT_THAT(load_odd("llama", "token_embd.weight.lora_a"),
+                HasSubstr("adapters of the token embeddings are not supported"));
+    EXPECT_THAT(load_odd("llama", "blk.0.attn_q.weight.lora_a"), HasSubstr("does not fit"));
 }
 
 }  // namespace

@@ -25,14 +25,7 @@ std::shared_ptr<Model> load(KvType prefusion_kv = KvType::kF32, ggml_type type =
 
 // Frames that differ from each other, four a second.
 std::filesystem::path film(const TempDir& dir, int seconds, const char* name = "film.ts") {
-    write_test_video(dir / name, {.codec = "libx264",
-                                  .pixel_format = "yuv420p",
-                                  .width = 96,
-                                  .height = 64,
-                                  .frames = 4 * seconds,
-                                  .rate_num = 4,
-                                  .gop = 8});
-    return dir / name;
+    return write_film(dir / name, seconds);
 }
 
 void cut(const std::filesystem::path& path, uint64_t bytes) {
