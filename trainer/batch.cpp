@@ -104,6 +104,9 @@ class Collator {
             batch.change_of = tensor_of(change_of_);
             batch.change_tokens = tensor_of(change_tokens_);
             batch.change_weights = tensor_of(change_weights_);
+            batch.earlier_of = tensor_of(earlier_of_);
+            batch.earlier_tokens = tensor_of(earlier_tokens_);
+            batch.earlier_weights = tensor_of(earlier_weights_);
         }
         if (!word_rows_.empty()) {
             batch.word_rows = tensor_of(word_rows_);
@@ -218,7 +221,7 @@ class Collator {
                     rows_.push_back(fused_rows_ + (first_frame + frame) * tokens_ + i);
                     row_positions_.push_back(position++);
                 }
-                if (!example.changes.empty()) add_change(example.changes[moment]);
+                if (!example.changes.empty()) add_change(example.changes[moment], example.earlier[moment]);
             }
         }
         beginning.length = static_cast<int64_t>(rows_.size()) - beginning.start;
@@ -227,11 +230,17 @@ class Collator {
     }
 
     // Targets of the row that was added last.
-    void add_change(const std::vector<Change>& targets) {
-        for (const Change& target : targets) {
-            change_of_.push_back(static_cast<int64_t>(change_rows_.size()));
+    void add_change(const std::vector<Change>& changes, const std::vector<Change>& earlier) {
+        const auto row = static_cast<int64_t>(change_rows_.size());
+        for (const Change& target : changes) {
+            change_of_.push_back(row);
             change_tokens_.push_back(target.token);
             change_weights_.push_back(target.weight);
+        }
+        for (const Change& target : earlier) {
+            earlier_of_.push_back(row);
+            earlier_tokens_.push_back(target.token);
+            earlier_weights_.push_back(target.weight);
         }
         change_rows_.push_back(static_cast<int64_t>(rows_.size()) - 1);
     }
@@ -309,8 +318,9 @@ class Collator {
     bool videos_ = false;
     std::vector<int64_t> text_ids_, positions_, text_targets_, plain_ids_, rows_, row_positions_, label_rows_,
         labels_, target_rows_, target_tokens_, mention_rows_, mention_tokens_, change_rows_, change_of_,
-        change_tokens_, word_rows_, word_tokens_;
-    std::vector<float> text_weights_, target_weights_, mention_weights_, change_weights_, word_weights_;
+        change_tokens_, earlier_of_, earlier_tokens_, word_rows_, word_tokens_;
+    std::vector<float> text_weights_, target_weights_, mention_weights_, change_weights_, earlier_weights_,
+        word_weights_;
 };
 
 }  // namespace

@@ -40,7 +40,8 @@ struct PatchTarget {
     int kind = -1;  // Mark::Kind; -1: background
 };
 
-/// A word that the language model, half-way through its layers, should see as new in a frame.
+/// A word that the language model should see as new in a frame, half-way through its layers, or as what was new
+/// before, three quarters of the way.
 struct Change {
     int32_t token = 0;
     float weight = 1;
@@ -54,8 +55,9 @@ struct Example {
     std::vector<int> shown;
     /// Positions of the language model that are left out before what is shown; empty: none are.
     std::vector<int64_t> gaps;
-    std::vector<Conversation> conversations;              // each begins anew
-    std::vector<std::vector<Change>> changes;             // of everything shown, in the order of time
+    std::vector<Conversation> conversations;  // each begins anew
+    // What is new, and what was new last before that, of everything shown, in the order of time.
+    std::vector<std::vector<Change>> changes, earlier;
     std::vector<std::vector<PatchTarget>> patch_targets;  // of each frame
     std::vector<std::vector<int32_t>> words;              // of each frame: tokens of all that is seen
 };
@@ -93,8 +95,9 @@ struct Batch {
     // The same for the fused text: row of [fused_rows], token, weight.
     torch::Tensor mention_rows, mention_tokens, mention_weights;
     // What is new in the frames: row of the language model (the last vision token of what is shown), then an
-    // index into those rows, token, weight of every target.
-    torch::Tensor change_rows, change_of, change_tokens, change_weights;
+    // index into those rows, token, weight of every target; the same for what was new before.
+    torch::Tensor change_rows, change_of, change_tokens, change_weights, earlier_of, earlier_tokens,
+        earlier_weights;
     // Words of the frames: row of [F], token, weight (1 / number of words).
     torch::Tensor word_rows, word_tokens, word_weights;
 };

@@ -78,7 +78,7 @@ void write_curves(const std::filesystem::path& log, const std::filesystem::path&
         const std::string event = entry.value("event", "");
         x_max = std::max(x_max, x);
         if (event == "train") {
-            for (const char* name : {"answers", "patches", "words", "mentions", "changes"}) {
+            for (const char* name : {"answers", "patches", "words", "mentions", "changes", "earlier"}) {
                 if (entry.contains(name)) losses[name].points.emplace_back(x, entry[name].get<double>());
             }
         } else if (event == "validation") {

@@ -66,6 +66,15 @@ std::vector<Seen> things_seen(const std::vector<Mark>& marks) {
     return things;
 }
 
+// Whether a thing's middle lies in the place.
+bool holds_a_thing(const Mark& place, const std::vector<Mark>& marks) {
+    return std::any_of(marks.begin(), marks.end(), [&](const Mark& thing) {
+        const float x = (thing.x0 + thing.x1) / 2, y = (thing.y0 + thing.y1) / 2;
+        return thing.kind == Mark::Kind::kName && x >= place.x0 && x < place.x1 && y >= place.y0 &&
+               y < place.y1;
+    });
+}
+
 // Of a shift in pixels between two frames, nullptr for one that noise may have made.
 const char* direction_of(float x, float y) {
     constexpr float kLeast = 1.5f;
@@ -153,6 +162,18 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
 // moves by its direction. The weights of a frame's targets sum to 1.
 void ExampleMaker::add_changes(const Sample& sample, const std::string& background, Example& example) const {
     std::vector<Seen> before;
+    std::vector<Change> last;  // what was new, the last time that anything was
+    const auto targets_of = [&](const std::vector<std::string>& words) {
+        std::vector<Change> targets;
+        for (const std::string& word : words) {
+            const std::vector<int32_t> ids = tokenizer_.word_ids(word);
+            for (const int32_t id : ids) {
+                targets.push_back({id, 1.0f / static_cast<float>(words.size() * ids.size())});
+            }
+        }
+        return targets;
+    };
+    if (!background.empty()) last = targets_of({background});
     for (const std::vector<Mark>& marks : sample.marks) {
         const std::vector<Seen> now = things_seen(marks);
         std::vector<std::string> words;
@@ -167,14 +188,10 @@ void ExampleMaker::add_changes(const Sample& sample, const std::string& backgrou
             }
         }
         before = now;
+        example.earlier.push_back(last);
+        if (!words.empty()) last = targets_of(words);
         if (words.empty() && !background.empty()) words.push_back(background);
-        std::vector<Change>& changes = example.changes.emplace_back();
-        for (const std::string& word : words) {
-            const std::vector<int32_t> ids = tokenizer_.word_ids(word);
-            for (const int32_t id : ids) {
-                changes.push_back({id, 1.0f / static_cast<float>(words.size() * ids.size())});
-            }
-        }
+        example.changes.push_back(targets_of(words));
     }
 }
 
@@ -232,7 +249,10 @@ void ExampleMaker::add_targets(const Image& frame, const std::vector<Mark>& mark
     std::vector<std::vector<int32_t>> tokens;  // of each mark
     for (const Mark& mark : marks) {
         tokens.push_back(tokenizer_.word_ids(mark.word));
-        words.insert(tokens.back().begin(), tokens.back().end());
+        // All places are marked, for the patches; what is seen is those that have something.
+        if (mark.kind != Mark::Kind::kPlace || holds_a_thing(mark, marks)) {
+            words.insert(tokens.back().begin(), tokens.back().end());
+        }
     }
     const std::vector<int32_t> background =
         options.background.empty() ? std::vector<int32_t>{} : tokenizer_.word_ids(options.background);

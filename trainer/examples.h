@@ -27,7 +27,7 @@ class QuestionTypes {
 
 struct ExampleOptions {
     bool questions = true;  ///< false: the pictures and their marks alone
-    bool targets = false;   ///< patch targets and words, from the marks
+    bool targets = false;   ///< patch targets, and words of what is seen and where, from the marks
     bool mentions = false;  ///< targets of the words of questions that have hints
     bool changes = false;   ///< targets of what is new in the frames of clips, from the marks
     /// Tokens at the end of the prompt that take parts of the answer as targets, in turn.

@@ -85,6 +85,7 @@ Counts& Counts::operator+=(const Counts& other) {
     words += other.words;
     mentions += other.mentions;
     changes += other.changes;
+    earlier += other.earlier;
     clips += other.clips;
     batches += other.batches;
     samples += other.samples;
@@ -149,13 +150,15 @@ torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights
         total = total + loss * weights.mentions;
     }
     if (weights.changes > 0 && out.changes.defined()) {
-        const auto scores = model.scores(out.changes, true);
-        const auto loss =
-            sparse_cross_entropy(scores, batch.change_of, batch.change_tokens, batch.change_weights);
-        now.changes = loss.item<double>();
+        const auto changes = sparse_cross_entropy(model.scores(out.changes, true), batch.change_of,
+                                                  batch.change_tokens, batch.change_weights);
+        const auto earlier = sparse_cross_entropy(model.scores(out.earlier, true), batch.earlier_of,
+                                                  batch.earlier_tokens, batch.earlier_weights);
+        now.changes = changes.item<double>();
+        now.earlier = earlier.item<double>();
         now.clips = 1;
-        check_finite(now.changes, "change", batch);
-        total = total + loss * weights.changes;
+        check_finite(now.changes + now.earlier, "change", batch);
+        total = total + (changes + earlier) * weights.changes;
     }
     now.loss = total.item<double>();
     counts += now;

@@ -25,8 +25,8 @@ struct TypeCount {
 
 /// Sums over batches; add them up with +=.
 struct Counts {
-    double loss = 0, answers = 0, patches = 0, words = 0, mentions = 0,
-           changes = 0;  // sums of the batches' losses
+    double loss = 0, answers = 0, patches = 0, words = 0, mentions = 0, changes = 0,
+           earlier = 0;  // sums of the batches' losses
     int64_t clips = 0;   // batches that have changes
     int64_t batches = 0, samples = 0, frames = 0;
     std::map<int, TypeCount> types;
@@ -38,7 +38,8 @@ struct Counts {
 /// Answers: mean cross entropy over the labelled positions. Patches: cross entropy of the projected patch
 /// features against the words of the marks, weighted mean. Words: the vision tokens' mean against all words
 /// of the frame. Mentions: the fused rows of names in questions against the words of their hints.
-/// Changes: the language model's rows of frames, half-way, against the words of what is new in them. Throws
+/// Changes: the language model's rows of frames, half-way, against the words of what is new in them, and further
+/// on against what was new before. Throws
 /// Error(kInput) naming the sample when a loss is not finite.
 torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights& weights, Counts& counts);
 

@@ -257,13 +257,15 @@ Outputs LlavaMini::forward(const Batch& batch) {
     const auto table = torch::cat({fused, tokens.reshape({-1, d}), embed(batch.plain_ids)});
     auto x = out.inputs = table.index_select(0, batch.rows);
     const Rope angles = rope(batch.positions);
-    const int half = language_.n_layer / 2;
+    const int half = language_.n_layer / 2, later = (3 * language_.n_layer + 3) / 4;
     x = llama_layers("model.layers.", 0, half, x, angles, batch.segments);
     const auto norm = [&](const torch::Tensor& y) {
         return rms_norm(y, parameters_["model.norm.weight"], language_.rms_eps);
     };
     if (batch.change_rows.defined()) out.changes = norm(x.index_select(0, batch.change_rows));
-    x = llama_layers("model.layers.", half, language_.n_layer, x, angles, batch.segments);
+    x = llama_layers("model.layers.", half, later, x, angles, batch.segments);
+    if (batch.change_rows.defined()) out.earlier = norm(x.index_select(0, batch.change_rows));
+    x = llama_layers("model.layers.", later, language_.n_layer, x, angles, batch.segments);
     out.logits = scores(norm(x.index_select(0, batch.label_rows)), /*head=*/true);
     return out;
 }

@@ -14,9 +14,10 @@ struct Outputs {
     torch::Tensor projected_patches;  // [F, P, d] of the whole views
     torch::Tensor vision_tokens;      // [F, C * C, d] as they enter the language model
     torch::Tensor fused;              // [fused_rows, d]; empty without pre-fusion
-    torch::Tensor changes;  // [change_rows, d] half-way through the language model, normed as its end
-    torch::Tensor inputs;   // [rows, d] of the language model
-    torch::Tensor logits;   // [labels, V] at the labelled positions
+    // [change_rows, d] half-way through the language model and three quarters of the way, normed as at its end
+    torch::Tensor changes, earlier;
+    torch::Tensor inputs;  // [rows, d] of the language model
+    torch::Tensor logits;  // [labels, V] at the labelled positions
 };
 
 /// Weights and shape. Not thread-safe.

@@ -41,7 +41,10 @@ ordered_json report(const Counts& counts, const std::vector<std::string>& names)
     if (counts.patches > 0) out["patches"] = rounded(counts.patches / n);
     if (counts.words > 0) out["words"] = rounded(counts.words / n);
     if (counts.mentions > 0) out["mentions"] = rounded(counts.mentions / n);
-    if (counts.clips > 0) out["changes"] = rounded(counts.changes / static_cast<double>(counts.clips));
+    if (counts.clips > 0) {
+        out["changes"] = rounded(counts.changes / static_cast<double>(counts.clips));
+        out["earlier"] = rounded(counts.earlier / static_cast<double>(counts.clips));
+    }
     for (size_t kind = 0; kind < counts.marks.size(); ++kind) {
         if (counts.marks[kind] == 0) continue;
         out["marks"][kMarkNames[kind]] =

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <numeric>
+#include <set>
 
 #include "preprocess/clip_image_processor.h"
 #include "scenes/generator.h"
@@ -99,6 +100,30 @@ TEST_F(SceneExamples, GapsSpreadTheFramesOfClips) {
     EXPECT_GT(longest, kSpan / 10);
 }
 
+// The words of a picture are what is seen and where: no other places.
+TEST_F(SceneExamples, WordsAreWhatIsSeenAndWhere) {
+    const scenes::SceneGenerator scenes({.scene = {.max_things = 1, .big_share = 0, .sign_share = 0},
+                                         .augment = false,
+                                         .weights = {{"where", 20}, {"what", 20}}});
+    std::map<std::string, int> asked;
+    for (uint64_t number = 0; number < 60; ++number) {
+        const Sample sample = scenes.sample(number);
+        const Example example = maker_.make(sample, {.targets = true}, 1);
+        ASSERT_EQ(example.words.size(), 1u);
+        const std::set<int32_t> words(example.words[0].begin(), example.words[0].end());
+        for (const QaTurn& turn : sample.turns) {
+            if (turn.type != "where" && turn.type != "what") continue;
+            ++asked[turn.type];
+            for (const int32_t id : tokenizer_.word_ids(turn.answer)) {
+                EXPECT_TRUE(words.contains(id)) << number << " " << turn.question << " " << turn.answer;
+            }
+        }
+        EXPECT_LE(words.size(), 6u) << number;  // name and colour and place, of two tokens at most
+    }
+    EXPECT_GE(asked["where"], 15);
+    EXPECT_GE(asked["what"], 15);
+}
+
 // What is new in a clip's frames is what the questions about it ask for.
 TEST_F(SceneExamples, ChangesAreTheAnswers) {
     const scenes::SceneGenerator scenes(
@@ -119,6 +144,17 @@ TEST_F(SceneExamples, ChangesAreTheAnswers) {
             float sum = 0;
             for (const Change& change : changes) sum += change.weight;
             EXPECT_NEAR(sum, 1, 1e-4);
+        }
+        // What was new before is what some earlier frame has as new; "nothing" at first.
+        EXPECT_TRUE(says(example.earlier[0], "nothing"));
+        for (size_t i = 1; i < example.earlier.size(); ++i) {
+            const bool was_new =
+                std::any_of(example.changes.begin(), example.changes.begin() + static_cast<ptrdiff_t>(i),
+                            [&](const auto& changes) {
+                                return changes.size() == example.earlier[i].size() &&
+                                       changes[0].token == example.earlier[i][0].token;
+                            });
+            EXPECT_TRUE(was_new) << number << " frame " << i;
         }
         std::vector<Change> later;
         for (size_t i = 1; i < example.changes.size(); ++i)
