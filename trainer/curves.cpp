@@ -63,6 +63,13 @@ std::string panel(const std::string& title, const Curves& curves, double x_max, 
     return out;
 }
 
+void drop_behind(double x, Curves& curves) {
+    for (auto& [name, curve] : curves) {
+        std::erase_if(curve.points, [x](const auto& point) { return point.first > x; });
+    }
+    std::erase_if(curves, [](const auto& entry) { return entry.second.points.empty(); });
+}
+
 }  // namespace
 
 void write_curves(const std::filesystem::path& log, const std::filesystem::path& svg) {
@@ -77,7 +84,11 @@ void write_curves(const std::filesystem::path& log, const std::filesystem::path&
         const double x = entry["samples"].get<double>();
         const std::string event = entry.value("event", "");
         x_max = std::max(x_max, x);
-        if (event == "train") {
+        if (event == "resume") {
+            // What a run did behind the checkpoint it resumed from is no part of what became of it.
+            for (Curves* curves : {&losses, &by_type, &marks}) drop_behind(x, *curves);
+            x_max = std::max(x, 1.0);
+        } else if (event == "train") {
             for (const char* name : {"answers", "patches", "words", "mentions", "changes", "earlier"}) {
                 if (entry.contains(name)) losses[name].points.emplace_back(x, entry[name].get<double>());
             }

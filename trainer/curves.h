@@ -6,8 +6,8 @@
 namespace llava_mini::trainer {
 
 /// Reads a run's log.jsonl and draws losses, exact answers by question type (validation, beside their priors)
-/// and learning rates over samples as an SVG. Lines of the log that are no JSON (cut by a full disk) are left
-/// out.
+/// and how many patches name what they show, over samples, as an SVG. Left out are lines that are no JSON (cut
+/// by a full disk), and what a killed run did behind the checkpoint it was resumed from.
 void write_curves(const std::filesystem::path& log, const std::filesystem::path& svg);
 
 }  // namespace llava_mini::trainer

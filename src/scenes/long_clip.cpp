@@ -115,6 +115,7 @@ Sample LongClips::sample(uint64_t number) const {
         }
     }
     sample.turns = clip.turns();
+    for (QaTurn& turn : sample.turns) turn.hints = hints_of_names(clip.things(), turn.question);
     return sample;
 }
 

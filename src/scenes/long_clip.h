@@ -31,6 +31,8 @@ class LongClip {
     /// Was there the needle (yes), was there something else (no), when did the needle appear, what came after
     /// it and what before; types as those of short clips.
     const std::vector<QaTurn>& turns() const { return turns_; }
+    /// Everything that may be seen, the needle first.
+    const std::vector<Thing>& things() const { return things_; }
 
   private:
     int content_of(int64_t stretch) const;

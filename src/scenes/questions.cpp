@@ -348,7 +348,7 @@ std::string caption_of(const Scene& scene) {
     return caption;
 }
 
-std::vector<Hint> hints_of(const Scene& scene, const QaTurn& turn) {
+std::vector<Hint> hints_of_names(const std::vector<Thing>& things, const std::string& question) {
     static const std::map<std::string, std::pair<int, bool>> nouns = [] {  // number of the noun, plural
         std::map<std::string, std::pair<int, bool>> made;
         for (int noun = 0; noun < noun_count(); ++noun) {
@@ -359,7 +359,7 @@ std::vector<Hint> hints_of(const Scene& scene, const QaTurn& turn) {
     }();
     std::vector<Hint> hints;
     std::string word, before;
-    for (const char c : turn.question + " ") {
+    for (const char c : question + " ") {
         if (std::isalpha(static_cast<unsigned char>(c)) != 0) {
             word += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
             continue;
@@ -367,12 +367,13 @@ std::vector<Hint> hints_of(const Scene& scene, const QaTurn& turn) {
         const auto noun = nouns.find(word);
         Hint hint{word, {}};
         if (word == "things") {
-            hint.words.push_back(number_word(static_cast<int>(scene.things.size())));
+            hint.words.push_back(number_word(static_cast<int>(things.size())));
         } else if (noun != nouns.end()) {
             const auto colour = std::find_if(kColours.begin(), kColours.end(),
                                              [&](const ColourWord& c) { return before == c.word; });
+            hint.words.push_back(noun_word(noun->second.first));  // which thing it is must not be lost
             int count = 0;
-            for (const Thing& thing : scene.things) {
+            for (const Thing& thing : things) {
                 if (thing.noun != noun->second.first) continue;
                 if (colour != kColours.end() && thing.colour != colour - kColours.begin()) continue;
                 ++count;
@@ -388,6 +389,11 @@ std::vector<Hint> hints_of(const Scene& scene, const QaTurn& turn) {
         if (!hint.words.empty()) hints.push_back(std::move(hint));
         if (!word.empty()) before = std::exchange(word, {});
     }
+    return hints;
+}
+
+std::vector<Hint> hints_of(const Scene& scene, const QaTurn& turn) {
+    std::vector<Hint> hints = hints_of_names(scene.things, turn.question);
     if (turn.type == kPictureTypes[static_cast<size_t>(PictureType::kCaption)]) {
         for (const Thing* thing : in_order_of_places(scene)) {
             Hint part{"", {noun_word(thing->noun)}};

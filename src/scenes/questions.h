@@ -39,6 +39,8 @@ std::string caption_of(const Scene& scene);
 /// What the scene shows of every noun in the question, and of "things"; of a caption its things one by one, of
 /// a sign its characters.
 std::vector<Hint> hints_of(const Scene& scene, const QaTurn& turn);
+/// Of the things that a question names alone, by what is seen.
+std::vector<Hint> hints_of_names(const std::vector<Thing>& things, const std::string& question);
 
 /// zero, one, ... ten.
 const char* number_word(int number);

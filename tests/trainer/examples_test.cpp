@@ -60,6 +60,11 @@ TEST_F(SceneExamples, HintsAreTheAnswers) {
                 ++absent;
                 EXPECT_TRUE(says(conversation, "nothing")) << turn.question;
             }
+            // Whatever it is near, the row still says which thing it is.
+            for (const Hint& hint : turn.hints) {
+                if (hint.name == "things" || hint.name.empty()) continue;
+                EXPECT_TRUE(says(conversation, hint.words[0])) << turn.question;
+            }
             if (turn.type == "count" && turn.answer != "zero") {
                 EXPECT_TRUE(says(conversation, turn.answer)) << turn.question;
             }
@@ -155,6 +160,13 @@ TEST_F(SceneExamples, ChangesAreTheAnswers) {
                                        changes[0].token == example.earlier[i][0].token;
                             });
             EXPECT_TRUE(was_new) << number << " frame " << i;
+        }
+        for (const QaTurn& turn : sample.turns) {
+            if (turn.type != "after" && turn.type != "seen") continue;
+            ASSERT_EQ(turn.hints.size(), 1u) << turn.question;
+            const auto& words = turn.hints[0].words;
+            EXPECT_EQ(words[0], turn.hints[0].name);
+            EXPECT_EQ(words.back() == "nothing", turn.answer == "no") << turn.question;
         }
         std::vector<Change> later;
         for (size_t i = 1; i < example.changes.size(); ++i)

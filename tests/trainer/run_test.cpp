@@ -10,6 +10,7 @@
 
 #include "support/error_text.h"
 #include "tools/progress_bar.h"
+#include "trainer/curves.h"
 #include "trainer/small_run.h"
 
 namespace llava_mini::trainer {
@@ -194,6 +195,22 @@ TEST(RecipeChanges, ReachFieldsListsAndNewFields) {
     EXPECT_THAT(message("model.config.x=1"), HasSubstr("there is no model"));
     EXPECT_THAT(message("sed=1"), HasSubstr("unknown field 'sed'"));
     EXPECT_THAT(message("phases.0.batch=many"), HasSubstr("batch"));
+}
+
+// What came behind the checkpoint that a killed run was resumed from is not drawn.
+TEST(CurvesOfARun, LeaveOutWhatWasDoneInVain) {
+    const test::TempDir dir;
+    const std::string train = R"({"event": "train", "samples": %, "answers": 0.5, "loss": 0.5})";
+    const auto at = [&](const std::string& samples) {
+        std::string line = train;
+        return line.replace(line.find('%'), 1, samples) + "\n";
+    };
+    const std::string resume = R"({"event": "resume", "samples": 200})"
+                               "\n";
+    write_curves(dir.write("a.jsonl", at("100") + at("200") + at("300")), dir / "a.svg");
+    write_curves(dir.write("b.jsonl", at("100") + at("200") + at("350") + at("900") + resume + at("300")),
+                 dir / "b.svg");
+    EXPECT_EQ(read_text_file(dir / "a.svg", 1 << 20), read_text_file(dir / "b.svg", 1 << 20));
 }
 
 TEST(TimeLeft, DoesNotCountWhatWasDoneBefore) {
