@@ -178,15 +178,17 @@ class Collator {
             Beginning beginning;
             if (same == known.end()) {
                 beginning = add_beginning(example, conversation, first_frame);
-                if (beginning.tokens > 0) known.push_back(beginning);
+                if (beginning.tokens > 0) {
+                    known.push_back(beginning);
+                    // A segment of its own, so that all that follow see it alike.
+                    batch.segments.push_back({beginning.start, beginning.length, 0, 0, true});
+                }
             } else {
                 beginning = *same;
                 skip_beginning(conversation, beginning.tokens);
             }
             add_rest(example, conversation, beginning, batch);
         }
-        // A beginning is a segment of its own, so that all that follow see it alike.
-        for (const Beginning& one : known) batch.segments.push_back({one.start, one.length, 0, 0, true});
     }
 
     void add_text(const Conversation& conversation, const PromptToken& token) {

@@ -84,8 +84,8 @@ void write_curves(const std::filesystem::path& log, const std::filesystem::path&
         const double x = entry["samples"].get<double>();
         const std::string event = entry.value("event", "");
         x_max = std::max(x_max, x);
-        if (event == "resume") {
-            // What a run did behind the checkpoint it resumed from is no part of what became of it.
+        if (event == "resume" || event == "start") {
+            // What a run did behind what it was resumed from is no part of what became of it.
             for (Curves* curves : {&losses, &by_type, &marks}) drop_behind(x, *curves);
             x_max = std::max(x, 1.0);
         } else if (event == "train") {

@@ -98,7 +98,12 @@ IndexMeta meta_from(const nlohmann::json& json, const std::string& name) {
     meta.kv_width = integer("kv_width");
     meta.fusion_frames = integer("fusion_frames");
     meta.segment_frames = integer("segment_frames");
-    for (const auto& id : json.at("head_ids")) meta.head_ids.push_back(integer_from<int32_t>(id, name));
+    bool known_ids = json.at("head_ids").is_array() && json.at("head_ids").size() <= kMaxHead;
+    for (size_t i = 0; known_ids && i < json.at("head_ids").size(); ++i) {
+        const auto id = integer_from<int64_t>(json.at("head_ids").at(i), name);
+        known_ids = id >= 0 && id <= INT32_MAX;
+        meta.head_ids.push_back(static_cast<int32_t>(id));
+    }
     const std::string type = json.at("kv_type").get<std::string>();
     bool known = false;
     for (const ggml_type one : {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_Q8_0}) {
@@ -109,11 +114,12 @@ IndexMeta meta_from(const nlohmann::json& json, const std::string& name) {
     const auto within = [](int64_t value, int64_t least, int64_t most) {
         return value >= least && value <= most;
     };
-    if (!known || !within(meta.width, 1, kMaxWidth) || !within(meta.tokens_per_frame, 1, kMaxPositions) ||
+    if (!known || !known_ids || !within(meta.width, 1, kMaxWidth) ||
+        !within(meta.tokens_per_frame, 1, kMaxPositions) ||
         !within(meta.vision_positions, 0, kMaxPositions) || !within(layers, 0, 1024) ||
         !within(meta.kv_width, 0, kMaxWidth) || !within(meta.fusion_frames, 0, kMaxPositions) ||
-        !within(meta.segment_frames, 1, kMaxPositions) || meta.head_ids.size() > kMaxHead ||
-        !(meta.fps > 0) || meta.kv_width % ggml_blck_size(meta.kv_type) != 0) {
+        !within(meta.segment_frames, 1, kMaxPositions) || !(meta.fps > 0) ||
+        meta.kv_width % ggml_blck_size(meta.kv_type) != 0) {
         throw_input("{}: the index's description has a value out of range", name);
     }
     meta.layers = static_cast<int>(layers);

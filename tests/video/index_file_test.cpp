@@ -212,6 +212,9 @@ TEST(MalformedIndex, NumbersThatAreNoIntegersAreRefused) {
         EXPECT_THAT(opening(value, name + ":-4294967295"), HasSubstr("out of range"));
     }
     EXPECT_THAT(opening("[5,6,7]", "[5,1e88,7]"), HasSubstr("where an integer is expected"));
+    for (const char* other : {"[5,4294967301,7]", "[5,-1,7]", "5", "{\"a\":5}"}) {
+        EXPECT_THAT(opening("[5,6,7]", other), HasSubstr("out of range")) << other;
+    }
     EXPECT_THAT(opening("\"model_hash\":[1,2]", "\"model_hash\":[1,1e88]"),
                 HasSubstr("where an integer is expected"));
 }
