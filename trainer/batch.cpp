@@ -39,6 +39,22 @@ torch::Tensor stack_pixels(const std::vector<Example>& examples, const BatchShap
     return pixels;
 }
 
+// WordTargets in the making.
+struct TargetList {
+    std::vector<int64_t> rows, tokens;
+    std::vector<float> weights;
+
+    void add(int64_t row, int64_t token, float weight) {
+        rows.push_back(row);
+        tokens.push_back(token);
+        weights.push_back(weight);
+    }
+    WordTargets tensors() const {
+        if (rows.empty()) return {};
+        return {tensor_of(rows), tensor_of(tokens), tensor_of(weights)};
+    }
+};
+
 // Builds the index lists, example by example.
 class Collator {
   public:
@@ -89,30 +105,12 @@ class Collator {
         batch.positions = tensor_of(row_positions_);
         batch.label_rows = tensor_of(label_rows_);
         batch.labels = tensor_of(labels_);
-        if (!target_rows_.empty()) {
-            batch.target_rows = tensor_of(target_rows_);
-            batch.target_tokens = tensor_of(target_tokens_);
-            batch.target_weights = tensor_of(target_weights_);
-        }
-        if (!mention_rows_.empty()) {
-            batch.mention_rows = tensor_of(mention_rows_);
-            batch.mention_tokens = tensor_of(mention_tokens_);
-            batch.mention_weights = tensor_of(mention_weights_);
-        }
-        if (!change_rows_.empty()) {
-            batch.change_rows = tensor_of(change_rows_);
-            batch.change_of = tensor_of(change_of_);
-            batch.change_tokens = tensor_of(change_tokens_);
-            batch.change_weights = tensor_of(change_weights_);
-            batch.earlier_of = tensor_of(earlier_of_);
-            batch.earlier_tokens = tensor_of(earlier_tokens_);
-            batch.earlier_weights = tensor_of(earlier_weights_);
-        }
-        if (!word_rows_.empty()) {
-            batch.word_rows = tensor_of(word_rows_);
-            batch.word_tokens = tensor_of(word_tokens_);
-            batch.word_weights = tensor_of(word_weights_);
-        }
+        batch.patch_targets = patch_targets_.tensors();
+        batch.mention_targets = mention_targets_.tensors();
+        if (!change_rows_.empty()) batch.change_rows = tensor_of(change_rows_);
+        batch.change_targets = change_targets_.tensors();
+        batch.earlier_targets = earlier_targets_.tensors();
+        batch.word_targets = word_targets_.tensors();
     }
 
   private:
@@ -234,16 +232,8 @@ class Collator {
     // Targets of the row that was added last.
     void add_change(const std::vector<Change>& changes, const std::vector<Change>& earlier) {
         const auto row = static_cast<int64_t>(change_rows_.size());
-        for (const Change& target : changes) {
-            change_of_.push_back(row);
-            change_tokens_.push_back(target.token);
-            change_weights_.push_back(target.weight);
-        }
-        for (const Change& target : earlier) {
-            earlier_of_.push_back(row);
-            earlier_tokens_.push_back(target.token);
-            earlier_weights_.push_back(target.weight);
-        }
+        for (const Change& target : changes) change_targets_.add(row, target.token, target.weight);
+        for (const Change& target : earlier) earlier_targets_.add(row, target.token, target.weight);
         change_rows_.push_back(static_cast<int64_t>(rows_.size()) - 1);
     }
 
@@ -282,9 +272,7 @@ class Collator {
             }
             if (is_fused(conversation, token)) {
                 for (; target != conversation.mentions.end() && target->position == index; ++target) {
-                    mention_rows_.push_back(fused_row_);
-                    mention_tokens_.push_back(target->token);
-                    mention_weights_.push_back(target->weight);
+                    mention_targets_.add(fused_row_, target->token, target->weight);
                 }
             }
             add_text(conversation, token);
@@ -298,17 +286,14 @@ class Collator {
         for (size_t f = 0; f < example.patch_targets.size(); ++f) {
             const int64_t frame = first_frame + static_cast<int64_t>(f);
             for (const PatchTarget& target : example.patch_targets[f]) {
-                target_rows_.push_back(frame * shape_.patches + target.patch);
-                target_tokens_.push_back(target.token);
-                target_weights_.push_back(target.weight);
+                patch_targets_.add(frame * shape_.patches + target.patch, target.token, target.weight);
                 batch.target_kinds.push_back(target.kind);
             }
         }
         for (size_t f = 0; f < example.words.size(); ++f) {
             for (const int32_t word : example.words[f]) {
-                word_rows_.push_back(first_frame + static_cast<int64_t>(f));
-                word_tokens_.push_back(word);
-                word_weights_.push_back(1.0f / static_cast<float>(example.words[f].size()));
+                word_targets_.add(first_frame + static_cast<int64_t>(f), word,
+                                  1.0f / static_cast<float>(example.words[f].size()));
             }
         }
     }
@@ -319,10 +304,9 @@ class Collator {
     int64_t frames_ = 0, fused_rows_ = 0, fused_row_ = 0;
     bool videos_ = false;
     std::vector<int64_t> text_ids_, positions_, text_targets_, plain_ids_, rows_, row_positions_, label_rows_,
-        labels_, target_rows_, target_tokens_, mention_rows_, mention_tokens_, change_rows_, change_of_,
-        change_tokens_, earlier_of_, earlier_tokens_, word_rows_, word_tokens_;
-    std::vector<float> text_weights_, target_weights_, mention_weights_, change_weights_, earlier_weights_,
-        word_weights_;
+        labels_, change_rows_;
+    std::vector<float> text_weights_;
+    TargetList patch_targets_, mention_targets_, change_targets_, earlier_targets_, word_targets_;
 };
 
 }  // namespace

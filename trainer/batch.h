@@ -62,6 +62,12 @@ struct Example {
     std::vector<std::vector<int32_t>> words;              // of each frame: tokens of all that is seen
 };
 
+/// Words that rows should be near: row, token and weight of each; undefined if there are none.
+struct WordTargets {
+    torch::Tensor rows, tokens, weights;
+    bool defined() const { return rows.defined(); }
+};
+
 /// F frames (text-only examples count as one, all zero), N fused text rows, A answers.
 struct Batch {
     uint64_t number = 0;
@@ -89,17 +95,15 @@ struct Batch {
     std::vector<int> label_types;      // type of the question
     std::vector<int> label_answers;    // which answer of the batch the token belongs to
     std::vector<int> answer_examples;  // of each answer
-    // Targets of the auxiliary losses, absent if none: row of [F * P], token, weight.
-    torch::Tensor target_rows, target_tokens, target_weights;
+    // Targets of the auxiliary losses.
+    WordTargets patch_targets;  // of rows of [F * P]
     std::vector<int> target_kinds;
-    // The same for the fused text: row of [fused_rows], token, weight.
-    torch::Tensor mention_rows, mention_tokens, mention_weights;
-    // What is new in the frames: row of the language model (the last vision token of what is shown), then an
-    // index into those rows, token, weight of every target; the same for what was new before.
-    torch::Tensor change_rows, change_of, change_tokens, change_weights, earlier_of, earlier_tokens,
-        earlier_weights;
-    // Words of the frames: row of [F], token, weight (1 / number of words).
-    torch::Tensor word_rows, word_tokens, word_weights;
+    WordTargets mention_targets;  // of rows of [fused_rows]
+    // What is new in the frames, and what was new before: of the rows change_rows of the language model (the
+    // last vision token of what is shown), counted among themselves.
+    torch::Tensor change_rows;
+    WordTargets change_targets, earlier_targets;
+    WordTargets word_targets;  // of rows of [F]; weight 1 / number of words
 };
 
 /// What collate() must know of the model.

@@ -8,12 +8,11 @@
 namespace llava_mini::trainer {
 namespace {
 
-// Sum of -log p(token) * weight over sparse targets, divided by the sum of weights.
-torch::Tensor sparse_cross_entropy(const torch::Tensor& scores, const torch::Tensor& rows,
-                                   const torch::Tensor& tokens, const torch::Tensor& weights) {
-    const auto flat = rows * scores.size(1) + tokens;
+// Sum of -log p(token) * weight over the targets, divided by the sum of weights.
+torch::Tensor sparse_cross_entropy(const torch::Tensor& scores, const WordTargets& targets) {
+    const auto flat = targets.rows * scores.size(1) + targets.tokens;
     const auto picked = scores.log_softmax(1).view({-1}).index_select(0, flat);
-    return -(picked * weights).sum() / weights.sum();
+    return -(picked * targets.weights).sum() / targets.weights.sum();
 }
 
 std::string sample_list(const Batch& batch) {
@@ -29,8 +28,8 @@ void check_finite(double loss, const char* what, const Batch& batch) {
 
 void count_marks(const torch::Tensor& scores, const Batch& batch, Counts& counts) {
     const auto best = std::get<1>(scores.detach().topk(4, 1)).contiguous();
-    const int64_t *top = best.data_ptr<int64_t>(), *rows = batch.target_rows.data_ptr<int64_t>(),
-                  *tokens = batch.target_tokens.data_ptr<int64_t>();
+    const int64_t *top = best.data_ptr<int64_t>(), *rows = batch.patch_targets.rows.data_ptr<int64_t>(),
+                  *tokens = batch.patch_targets.tokens.data_ptr<int64_t>();
     for (size_t i = 0; i < batch.target_kinds.size(); ++i) {
         if (batch.target_kinds[i] < 0) continue;
         const auto kind = static_cast<size_t>(batch.target_kinds[i]);
@@ -124,41 +123,30 @@ torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights
         now.answers = loss.item<double>();
         total = total + loss * weights.answers;
     }
-    if (weights.patches > 0 && batch.target_rows.defined()) {
+    // Adds the loss of scores against words; `sum` gets its value.
+    const auto add = [&](const torch::Tensor& scores, const WordTargets& targets, double weight, double& sum,
+                         const char* name) {
+        const auto loss = sparse_cross_entropy(scores, targets);
+        sum = loss.item<double>();
+        check_finite(sum, name, batch);
+        total = total + loss * weight;
+    };
+    if (weights.patches > 0 && batch.patch_targets.defined()) {
         const auto scores = model.scores(out.projected_patches.reshape({-1, model.language().n_embd}), false);
-        const auto loss =
-            sparse_cross_entropy(scores, batch.target_rows, batch.target_tokens, batch.target_weights);
-        now.patches = loss.item<double>();
-        check_finite(now.patches, "patch", batch);
+        add(scores, batch.patch_targets, weights.patches, now.patches, "patch");
         if (batch.number % 16 == 0) count_marks(scores, batch, now);
-        total = total + loss * weights.patches;
     }
-    if (weights.words > 0 && batch.word_rows.defined()) {
-        const auto scores = model.scores(out.vision_tokens.mean(1), false);
-        const auto loss =
-            sparse_cross_entropy(scores, batch.word_rows, batch.word_tokens, batch.word_weights);
-        now.words = loss.item<double>();
-        check_finite(now.words, "word", batch);
-        total = total + loss * weights.words;
+    if (weights.words > 0 && batch.word_targets.defined()) {
+        add(model.scores(out.vision_tokens.mean(1), false), batch.word_targets, weights.words, now.words,
+            "word");
     }
-    if (weights.mentions > 0 && batch.mention_rows.defined() && out.fused.size(0) > 0) {
-        const auto scores = model.scores(out.fused, false);
-        const auto loss =
-            sparse_cross_entropy(scores, batch.mention_rows, batch.mention_tokens, batch.mention_weights);
-        now.mentions = loss.item<double>();
-        check_finite(now.mentions, "mention", batch);
-        total = total + loss * weights.mentions;
+    if (weights.mentions > 0 && batch.mention_targets.defined() && out.fused.size(0) > 0) {
+        add(model.scores(out.fused, false), batch.mention_targets, weights.mentions, now.mentions, "mention");
     }
-    if (weights.changes > 0 && out.changes.defined()) {
-        const auto changes = sparse_cross_entropy(model.scores(out.changes, true), batch.change_of,
-                                                  batch.change_tokens, batch.change_weights);
-        const auto earlier = sparse_cross_entropy(model.scores(out.earlier, true), batch.earlier_of,
-                                                  batch.earlier_tokens, batch.earlier_weights);
-        now.changes = changes.item<double>();
-        now.earlier = earlier.item<double>();
+    if (weights.changes > 0 && batch.change_targets.defined() && batch.earlier_targets.defined()) {
+        add(model.scores(out.changes, true), batch.change_targets, weights.changes, now.changes, "change");
+        add(model.scores(out.earlier, true), batch.earlier_targets, weights.changes, now.earlier, "earlier");
         now.clips = 1;
-        check_finite(now.changes + now.earlier, "change", batch);
-        total = total + (changes + earlier) * weights.changes;
     }
     now.loss = total.item<double>();
     counts += now;

@@ -219,11 +219,7 @@ void SceneGenerator::make_clip(Sample& sample, uint64_t key, bool paint) const {
     if (!paint) return;
     std::vector<Thing> seen;
     for (const Actor& actor : clip.actors) seen.push_back(actor.thing);
-    for (QaTurn& turn : sample.turns) {
-        turn.hints = hints_of_names(seen, turn.question);
-        // No frame alone says how many things a clip has.
-        std::erase_if(turn.hints, [](const Hint& hint) { return hint.name == "things"; });
-    }
+    for (QaTurn& turn : sample.turns) turn.hints = hints_of_names(seen, turn.question);
 
     Random background = stream(key, kBackground), noise = stream(key, kNoise), style = stream(key, kLook);
     const bool augment = options_.augment.value_or(options_.split == Split::kTrain);

@@ -366,9 +366,7 @@ std::vector<Hint> hints_of_names(const std::vector<Thing>& things, const std::st
         }
         const auto noun = nouns.find(word);
         Hint hint{word, {}};
-        if (word == "things") {
-            hint.words.push_back(number_word(static_cast<int>(things.size())));
-        } else if (noun != nouns.end()) {
+        if (noun != nouns.end()) {
             const auto colour = std::find_if(kColours.begin(), kColours.end(),
                                              [&](const ColourWord& c) { return before == c.word; });
             hint.words.push_back(noun_word(noun->second.first));  // which thing it is must not be lost
@@ -394,6 +392,9 @@ std::vector<Hint> hints_of_names(const std::vector<Thing>& things, const std::st
 
 std::vector<Hint> hints_of(const Scene& scene, const QaTurn& turn) {
     std::vector<Hint> hints = hints_of_names(scene.things, turn.question);
+    if (turn.question.find("things") != std::string::npos) {
+        hints.push_back({"things", {number_word(static_cast<int>(scene.things.size()))}});
+    }
     if (turn.type == kPictureTypes[static_cast<size_t>(PictureType::kCaption)]) {
         for (const Thing* thing : in_order_of_places(scene)) {
             Hint part{"", {noun_word(thing->noun)}};

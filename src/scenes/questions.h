@@ -36,10 +36,11 @@ std::optional<QaTurn> ask_about(const Scene& scene, PictureType type, Random& ra
 /// The caption: things in the order of places, e.g. "a cat in the top left and a red circle in the center".
 std::string caption_of(const Scene& scene);
 
-/// What the scene shows of every noun in the question, and of "things"; of a caption its things one by one, of
-/// a sign its characters.
+/// hints_of_names() of the question, and how many "things" there are; of a caption its things one by one, of a
+/// sign its characters.
 std::vector<Hint> hints_of(const Scene& scene, const QaTurn& turn);
-/// Of the things that a question names alone, by what is seen.
+/// Of every noun in the question: the noun, then place and colour of each of `things` that it names, their number
+/// after a plural, or "nothing".
 std::vector<Hint> hints_of_names(const std::vector<Thing>& things, const std::string& question);
 
 /// zero, one, ... ten.

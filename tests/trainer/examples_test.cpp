@@ -187,7 +187,7 @@ TEST_F(SceneExamples, ChangesAreTheAnswers) {
     const Batch batch = collate({example}, {.image_size = 96, .patches = 36}, 2, 0);
     const auto moments = static_cast<int64_t>(example.changes.size());
     EXPECT_EQ(batch.change_rows.size(0), moments);
-    EXPECT_EQ(batch.change_of.max().item<int64_t>(), moments - 1);
+    EXPECT_EQ(batch.change_targets.rows.max().item<int64_t>(), moments - 1);
 }
 
 // Frames that are equal are computed once, and count as often as they are shown.
