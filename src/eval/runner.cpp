@@ -71,6 +71,7 @@ class Run {
                 const uint64_t i = next_++;
                 if (i >= options_.samples) break;
                 const Item item = items_(options_.first + i);
+                const std::vector<std::string> known = known_answers(item);
                 bool shown = false;  // the item, to the session
                 for (size_t turn = 0; turn < item.turns.size() && !stop_; ++turn) {
                     Prediction prediction{fmt::format("{}/{}", item.id, turn),
@@ -78,12 +79,8 @@ class Run {
                                           {},
                                           item.turns[turn].answer,
                                           item.turns[turn].type};
-                    // Only the same question has the same answer.
-                    const auto it = known_.find(prediction.question_id);
-                    const bool known = it != known_.end() && it->second.prompt == prediction.prompt &&
-                                       it->second.answer == prediction.answer;
-                    if (known) {
-                        prediction.text = it->second.text;
+                    if (turn < known.size()) {
+                        prediction.text = known[turn];
                     } else {
                         if (!session) session = std::make_unique<Session>(model_, options_.session);
                         if (!shown) show(*session, item);
@@ -91,7 +88,7 @@ class Run {
                         session->restart();
                         prediction.text = session->ask(prediction.prompt, options_.sampling).text;
                     }
-                    keep(i, std::move(prediction), known, item.turns.size());
+                    keep(i, std::move(prediction), turn < known.size(), item.turns.size());
                 }
             }
         } catch (...) {
@@ -99,6 +96,23 @@ class Run {
             if (!failure_) failure_ = std::current_exception();
             stop_ = true;
         }
+    }
+
+    // What is answered of an item already: its first turns, as they are asked in order. Only the same question has
+    // the same answer; and where the first one is fused in another way than the others, all are asked anew or none.
+    std::vector<std::string> known_answers(const Item& item) const {
+        std::vector<std::string> answers;
+        for (size_t turn = 0; turn < item.turns.size(); ++turn) {
+            const auto it = known_.find(fmt::format("{}/{}", item.id, turn));
+            if (it == known_.end() || it->second.prompt != item.turns[turn].question ||
+                it->second.answer != item.turns[turn].answer) {
+                break;
+            }
+            answers.push_back(it->second.text);
+        }
+        const bool apart = item.frames > 1 && options_.fusion_frames > 0;
+        if (apart && answers.size() < item.turns.size()) answers.clear();
+        return answers;
     }
 
     void show(Session& session, const Item& item) {

@@ -70,6 +70,52 @@ TEST_F(RunnerTest, AnswersAreThoseOfASession) {
     EXPECT_GT(clips, 0);
 }
 
+// As if they came from an index: the first question about a clip is fused with all its frames, the others with few.
+TEST_F(RunnerTest, FusionFrames) {
+    options.fusion_frames = 1;
+    const std::vector<Prediction> predictions = run(model, source, options);
+    size_t i = 0;
+    int clips = 0;
+    for (uint64_t number = 0; number < options.samples; ++number) {
+        const Sample sample = source.sample(number);
+        if (sample.frames.size() > 1) {
+            ++clips;
+            Session session(model, options.session);
+            session.add_video({"clip", static_cast<int64_t>(sample.frames.size()),
+                               [&](int64_t frame) { return sample.frames[static_cast<size_t>(frame)]; }},
+                              {.fusion_frames = 1});
+            for (size_t turn = 0; turn < sample.turns.size(); ++turn) {
+                session.restart();
+                EXPECT_EQ(session.ask(sample.turns[turn].question, options.sampling).text,
+                          predictions.at(i + turn).text);
+            }
+        }
+        i += sample.turns.size();
+    }
+    EXPECT_GT(clips, 0);
+
+    // Taken up again within a clip, it asks all about the clip anew.
+    const test::TempDir dir;
+    options.out = dir / "answers.jsonl";
+    std::string partial;
+    for (size_t n = 0; n + 1 < predictions.size(); ++n) {
+        const bool last_of_sample = predictions[n + 1].question_id.ends_with("/0");
+        Prediction known = predictions[n];
+        known.text = "known";
+        if (!last_of_sample) partial += to_line(known, options.model_id);
+    }
+    dir.write("answers.jsonl.partial", partial);
+    const std::vector<Prediction> again = run(model, source, options);
+    ASSERT_EQ(again.size(), predictions.size());
+    for (uint64_t number = 0, at = 0; number < options.samples; ++number) {
+        const Sample sample = source.sample(number);
+        for (size_t turn = 0; turn < sample.turns.size(); ++turn, ++at) {
+            const bool known = sample.frames.size() == 1 && turn + 1 < sample.turns.size();
+            EXPECT_EQ(again[at].text, known ? "known" : predictions[at].text) << again[at].question_id;
+        }
+    }
+}
+
 TEST_F(RunnerTest, JobsChangeNothing) {
     const auto one = texts(run(model, source, options));
     options.jobs = 3;
