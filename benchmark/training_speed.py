@@ -8,7 +8,8 @@ Both train models of recipes/tiny.json's shapes on scenes: the dense phase (towe
 vocabulary at every patch) and questions (everything, C = 1), with the recipe's batches. The Python side does what a
 careful author would: the tower once a picture, all questions of a batch padded to one length, fused products for q, k, v
 and gate, up, torch's own AdamW with its foreach kernels. Its data lie ready in memory; ours are made while it trains.
-Prints samples a second and the ratio.
+Prints samples a second, the ratio, and which share of the GEMM peak (a large f32 product on the same threads, by the
+same OpenBLAS) all operations of our training make, data, optimiser and everything else included in the time.
 """
 
 import argparse
@@ -172,6 +173,16 @@ def python_rate(model, phase, batches, dense):
     return (len(batches) - 5) * len(batches[0][0]) / (time.monotonic() - start)
 
 
+def gemm_peak(side=1536, rounds=20):
+    """GFLOP/s of the fastest of some products of square matrices."""
+    a, b, best = torch.randn(side, side), torch.randn(side, side), math.inf
+    for _ in range(rounds):
+        start = time.monotonic()
+        torch.mm(a, b)
+        best = min(best, time.monotonic() - start)
+    return 2 * side ** 3 / best / 1e9
+
+
 def our_rate(recipe, phase, steps, threads, folder):
     phase = {**phase, "samples": phase["batch"] * steps, "loss": {"answers": 1.0} if phase["name"] != "dense" else
              phase["loss"], "grids": [1]}
@@ -181,7 +192,8 @@ def our_rate(recipe, phase, steps, threads, folder):
                     "--out", out, "-t", str(threads), "--log-every", str(steps // 2)], check=True,
                    stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
     events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [event for event in events if event["event"] == "train"][-1]["samples_per_s"]
+    last = [event for event in events if event["event"] == "train"][-1]
+    return last["samples_per_s"], last["gflops_per_s"]
 
 
 def main():
@@ -197,6 +209,8 @@ def main():
     vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(ROOT / "recipes/tiny-tokenizer/tokenizer.model"))
     model = LlavaMini(recipe["model"]["config"], recipe["model"]["tower"])
     print(f"torch {torch.__version__}, {flags.threads} threads, {sum(p.numel() for p in model.parameters()):,} weights")
+    peak = gemm_peak()
+    print(f"GEMM peak {peak:.0f} GFLOP/s")
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         for name in ("dense", "questions"):
@@ -212,8 +226,9 @@ def main():
             for _ in range(flags.rounds):
                 ours.append(our_rate(recipe, phase, flags.steps, flags.threads, folder))
                 theirs.append(python_rate(model, phase, batches, name == "dense"))
-            a, b = sorted(ours)[len(ours) // 2], sorted(theirs)[len(theirs) // 2]
-            print(f"{name}: llava-mini {a:.1f} samples/s, Python's torch {b:.1f}, ratio {a / b:.2f}", flush=True)
+            (a, gflops), b = sorted(ours)[len(ours) // 2], sorted(theirs)[len(theirs) // 2]
+            print(f"{name}: llava-mini {a:.1f} samples/s, Python's torch {b:.1f}, ratio {a / b:.2f}; "
+                  f"{gflops:.1f} GFLOP/s, {gflops / peak:.0%} of the GEMM peak", flush=True)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,9 @@ class Collator {
         batch.mention_targets = mention_targets_.tensors();
         if (!change_rows_.empty()) batch.change_rows = tensor_of(change_rows_);
         batch.change_targets = change_targets_.tensors();
+        if (!asked_rows_.empty()) batch.asked_rows = tensor_of(asked_rows_);
+        batch.asked_targets = asked_targets_.tensors();
+        for (size_t head = 0; head < looks_.size(); ++head) batch.looks[head] = look_targets(looks_[head]);
         batch.earlier_targets = earlier_targets_.tensors();
         batch.word_targets = word_targets_.tensors();
     }
@@ -151,6 +154,7 @@ class Collator {
         const Conversation* of = nullptr;
         size_t tokens = 0;
         int64_t start = 0, length = 0, position = 0;  // rows, and the position of the next
+        std::vector<int64_t> moments = {};            // last row of what is shown
     };
 
     static size_t beginning_of(const Conversation& conversation) {
@@ -221,7 +225,9 @@ class Collator {
                     rows_.push_back(fused_rows_ + (first_frame + frame) * tokens_ + i);
                     row_positions_.push_back(position++);
                 }
-                if (!example.changes.empty()) add_change(example.changes[moment], example.earlier[moment]);
+                if (example.changes.empty()) continue;
+                add_change(example.changes[moment], example.earlier[moment]);
+                beginning.moments.push_back(static_cast<int64_t>(rows_.size()) - 1);
             }
         }
         beginning.length = static_cast<int64_t>(rows_.size()) - beginning.start;
@@ -235,6 +241,50 @@ class Collator {
         for (const Change& target : changes) change_targets_.add(row, target.token, target.weight);
         for (const Change& target : earlier) earlier_targets_.add(row, target.token, target.weight);
         change_rows_.push_back(static_cast<int64_t>(rows_.size()) - 1);
+    }
+
+    // Where a row should look among the rows it sees: its prefix, and its own segment up to itself.
+    struct Look {
+        int64_t row, start;  // start of its segment
+        std::vector<int64_t> targets;
+        int64_t prefix_start = 0, prefix_length = 0;
+    };
+
+    void add_looks(const Example& example, const Beginning& beginning, int32_t name, Look look) {
+        look.prefix_start = beginning.start;
+        look.prefix_length = beginning.length;
+        const auto says = [name](const std::vector<Change>& words) {
+            return std::any_of(words.begin(), words.end(),
+                               [name](const Change& c) { return c.token == name; });
+        };
+        std::array<std::vector<int64_t>, 2> targets;
+        for (size_t moment = 0; moment < beginning.moments.size(); ++moment) {
+            if (!example.news[moment]) continue;
+            if (says(example.changes[moment])) targets[0].push_back(beginning.moments[moment]);
+            if (says(example.earlier[moment])) targets[1].push_back(beginning.moments[moment]);
+        }
+        for (size_t head = 0; head < targets.size(); ++head) {
+            if (targets[head].empty()) continue;
+            look.targets = std::move(targets[head]);
+            looks_[head].push_back(look);
+        }
+    }
+
+    LookTargets look_targets(const std::vector<Look>& looks) const {
+        if (looks.empty()) return {};
+        const auto n = static_cast<int64_t>(looks.size()), rows = static_cast<int64_t>(rows_.size());
+        LookTargets out{torch::empty({n}, torch::kInt64), torch::zeros({n, rows}, torch::kBool),
+                        torch::zeros({n, rows}, torch::kBool)};
+        auto from = out.rows.accessor<int64_t, 1>();
+        auto visible = out.visible.accessor<bool, 2>(), targets = out.targets.accessor<bool, 2>();
+        for (int64_t i = 0; i < n; ++i) {
+            const Look& look = looks[static_cast<size_t>(i)];
+            from[i] = look.row;
+            for (int64_t row = 0; row < look.prefix_length; ++row) visible[i][look.prefix_start + row] = true;
+            for (int64_t row = look.start; row <= look.row; ++row) visible[i][row] = true;
+            for (const int64_t row : look.targets) targets[i][row] = true;
+        }
+        return out;
     }
 
     // Its fused rows are there, though none is used.
@@ -277,6 +327,16 @@ class Collator {
             }
             add_text(conversation, token);
         }
+        for (const size_t name : conversation.names) {
+            if (name < beginning.tokens) continue;
+            const int64_t row = start + static_cast<int64_t>(name - beginning.tokens);
+            for (const int32_t word : conversation.answer_words) {
+                asked_targets_.add(static_cast<int64_t>(asked_rows_.size()), word,
+                                   1.0f / static_cast<float>(conversation.answer_words.size()));
+            }
+            asked_rows_.push_back(row);
+            add_looks(example, beginning, conversation.tokens[name].id, {row, start, {}});
+        }
         const int64_t length = static_cast<int64_t>(rows_.size()) - start;
         batch.segments.push_back({start, length, beginning.start, beginning.length, true});
         ++batch.conversations;
@@ -304,9 +364,11 @@ class Collator {
     int64_t frames_ = 0, fused_rows_ = 0, fused_row_ = 0;
     bool videos_ = false;
     std::vector<int64_t> text_ids_, positions_, text_targets_, plain_ids_, rows_, row_positions_, label_rows_,
-        labels_, change_rows_;
+        labels_, change_rows_, asked_rows_;
     std::vector<float> text_weights_;
-    TargetList patch_targets_, mention_targets_, change_targets_, earlier_targets_, word_targets_;
+    std::array<std::vector<Look>, 2> looks_;
+    TargetList patch_targets_, mention_targets_, change_targets_, earlier_targets_, asked_targets_,
+        word_targets_;
 };
 
 }  // namespace

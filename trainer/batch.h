@@ -2,6 +2,7 @@
 // wait for it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -30,6 +31,9 @@ struct Conversation {
     /// what the answer needs.
     bool unfused = false;
     std::vector<Mention> mentions = {};
+    /// Names in the question, by their places among the tokens, and the words of the answer.
+    std::vector<size_t> names = {};
+    std::vector<int32_t> answer_words = {};
 };
 
 /// A word that the projected features of a patch should be near.
@@ -40,8 +44,8 @@ struct PatchTarget {
     int kind = -1;  // Mark::Kind; -1: background
 };
 
-/// A word that the language model should see as new in a frame, half-way through its layers, or as what was new
-/// before, three quarters of the way.
+/// A word that the language model should see as new in a frame, a third of the way through its layers, or as what
+/// was new before, half-way.
 struct Change {
     int32_t token = 0;
     float weight = 1;
@@ -58,6 +62,7 @@ struct Example {
     std::vector<Conversation> conversations;  // each begins anew
     // What is new, and what was new last before that, of everything shown, in the order of time.
     std::vector<std::vector<Change>> changes, earlier;
+    std::vector<bool> news;                               // whether anything is new at all
     std::vector<std::vector<PatchTarget>> patch_targets;  // of each frame
     std::vector<std::vector<int32_t>> words;              // of each frame: tokens of all that is seen
 };
@@ -65,6 +70,13 @@ struct Example {
 /// Words that rows should be near: row, token and weight of each; undefined if there are none.
 struct WordTargets {
     torch::Tensor rows, tokens, weights;
+    bool defined() const { return rows.defined(); }
+};
+
+/// Rows of the language model that should look, in one head, at some of the rows they see.
+struct LookTargets {
+    torch::Tensor rows;              // [N]
+    torch::Tensor visible, targets;  // [N, T] of bool, T: all rows; every row has a target
     bool defined() const { return rows.defined(); }
 };
 
@@ -102,6 +114,11 @@ struct Batch {
     // What is new in the frames, and what was new before: of the rows change_rows of the language model (the
     // last vision token of what is shown), counted among themselves.
     torch::Tensor change_rows;
+    // Names in questions, near the answer: of the rows asked_rows of the language model.
+    torch::Tensor asked_rows;
+    WordTargets asked_targets;
+    // Names in questions about clips: where what they name is new (first head), and where the next thing is (second).
+    std::array<LookTargets, 2> looks;
     WordTargets change_targets, earlier_targets;
     WordTargets word_targets;  // of rows of [F]; weight 1 / number of words
 };

@@ -143,6 +143,7 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
                 conversation.unfused = picture && unit(key_of(key, 2, i)) < options.unfused_share;
                 if (options.mentions && !conversation.unfused)
                     add_mentions(turns, options.registers, conversation);
+                if (options.names && turns.size() == 1) add_names(turns[0], conversation);
                 example.conversations.push_back(std::move(conversation));
             }
         }
@@ -189,6 +190,7 @@ void ExampleMaker::add_changes(const Sample& sample, const std::string& backgrou
         }
         before = now;
         example.earlier.push_back(last);
+        example.news.push_back(!words.empty());
         if (!words.empty()) last = targets_of(words);
         if (words.empty() && !background.empty()) words.push_back(background);
         example.changes.push_back(targets_of(words));
@@ -235,6 +237,18 @@ void ExampleMaker::add_mentions(std::span<const QaTurn> turns, int registers,
         if (words == nullptr) continue;
         for (const int32_t word : *words) {
             conversation.mentions.push_back({i, word, 1.0f / static_cast<float>(words->size())});
+        }
+    }
+}
+
+void ExampleMaker::add_names(const QaTurn& turn, Conversation& conversation) const {
+    conversation.answer_words = tokenizer_.word_ids(turn.answer);
+    for (const Hint& hint : turn.hints) {
+        const std::vector<int32_t> name = tokenizer_.word_ids(hint.name);
+        if (name.size() != 1) continue;
+        for (size_t i = 0; i < conversation.tokens.size(); ++i) {
+            const PromptToken& token = conversation.tokens[i];
+            if (token.kind == SegmentKind::kFused && token.id == name[0]) conversation.names.push_back(i);
         }
     }
 }

@@ -30,6 +30,7 @@ struct ExampleOptions {
     bool targets = false;   ///< patch targets, and words of what is seen and where, from the marks
     bool mentions = false;  ///< targets of the words of questions that have hints
     bool changes = false;   ///< targets of what is new in the frames of clips, from the marks
+    bool names = false;     ///< places of the names in questions that have hints
     /// Tokens at the end of the prompt that take parts of the answer as targets, in turn.
     int registers = 0;
 
@@ -55,6 +56,7 @@ class ExampleMaker {
 
   private:
     void add_mentions(std::span<const QaTurn> turns, int registers, Conversation& conversation) const;
+    void add_names(const QaTurn& turn, Conversation& conversation) const;
     void add_changes(const Sample& sample, const std::string& background, Example& example) const;
     void add_targets(const Image& frame, const std::vector<Mark>& marks, bool video,
                      const ExampleOptions& options, Example& example) const;

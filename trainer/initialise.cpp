@@ -51,7 +51,17 @@ class Initialiser {
             normal(value, vision_deviation(leaf));
         } else {
             llama_matrix(leaf, value);
+            if (is_added(leaf) && (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight"))) {
+                value.zero_();
+            }
         }
+    }
+
+    // Whether the leaf belongs to a layer of the language model that its folder does not have.
+    bool is_added(const Leaf& leaf) const {
+        constexpr std::string_view kLayers = "model.layers.";
+        if (options_.added_layers == 0 || !leaf.key.starts_with(kLayers)) return false;
+        return std::stoi(leaf.key.substr(kLayers.size())) >= language_.n_layer - options_.added_layers;
     }
 
   private:
@@ -160,14 +170,15 @@ std::string empty_safetensors() {
     return file + header + std::string(8, '\0');
 }
 
-// Takes every tensor that the folder has in the right shape; returns the keys of leaves that are whole.
-void take(const fs::path& folder, bool tower, const std::vector<Part>& renewed, Parameters& parameters,
-          std::vector<bool>& taken) {
+// Takes every tensor that the folder has in the right shape, but for `renewed` parts and layers that were added.
+void take(const fs::path& folder, bool tower, const std::vector<Part>& renewed,
+          const Initialiser& initialiser, Parameters& parameters, std::vector<bool>& taken) {
     const SafetensorsReader reader(folder);
     for (size_t i = 0; i < parameters.leaves().size(); ++i) {
         const Leaf& leaf = parameters.leaves()[i];
         if ((leaf.part == Part::kTower) != tower) continue;
         if (std::find(renewed.begin(), renewed.end(), leaf.part) != renewed.end()) continue;
+        if (initialiser.is_added(leaf)) continue;
         size_t offset = 0, found = 0;
         for (const Leaf::Piece& piece : leaf.pieces) {
             size_t size = 1;
@@ -213,12 +224,13 @@ void read_init(const JsonObject& model, InitialiseOptions& options) {
     const auto init = model.object("init");
     if (!init) return;
     for (const auto& [key, value] : model.find("init")->items()) {
-        if (key != "mimetic" && key != "embedding_deviation" && key != "renew") {
+        if (key != "mimetic" && key != "embedding_deviation" && key != "renew" && key != "added_layers") {
             throw_input("the recipe's model: init: unknown field '{}'", printable(key));
         }
     }
     options.mimetic = init->boolean_or("mimetic", false);
     options.embedding_deviation = init->real_or("embedding_deviation", 1e-6, 100, 0.02f);
+    options.added_layers = init->integer_or("added_layers", 0, 1 << 12, 0);
     if (const nlohmann::json* renew = init->find("renew")) {
         if (!renew->is_array()) init->fail("renew", "a list of parts");
         for (const auto& name : *renew) {
@@ -236,9 +248,16 @@ void put_over(const nlohmann::ordered_json& model, InitialiseOptions& options) {
     if (model.is_null()) return;
     const nlohmann::json root = model;
     const JsonObject object(root, "the recipe's model");
-    if (object.has("tower")) object.fail("tower", "none, since the vision tower is given");
+    if (object.has("tower")) {
+        object.fail("tower", "none, since the vision tower is given (--set model.tower=null leaves it out)");
+    }
     if (object.object("config")) options.config.update(model["config"]);
     read_init(object, options);
+    if (options.added_layers > 0) {
+        const nlohmann::json config = options.config;
+        options.config["num_hidden_layers"] =
+            JsonObject(config, "config.json").integer("num_hidden_layers", 1, 1 << 16) + options.added_layers;
+    }
 }
 
 nlohmann::ordered_json read_ordered(const fs::path& file) {
@@ -258,6 +277,9 @@ InitialiseOptions options_of_recipe(const nlohmann::ordered_json& model) {
     options.config = model["config"];
     options.tower_config = model["tower"];
     read_init(object, options);
+    if (!options.renewed.empty() || options.added_layers > 0) {
+        throw_input("the recipe's model: init: renew and added_layers need a checkpoint to start from");
+    }
     return options;
 }
 
@@ -341,13 +363,13 @@ void write_initial_checkpoint(const fs::path& out, const InitialiseOptions& opti
         const CheckpointConfig shape = write_configuration(aside, options);
         Parameters parameters(shape.vision, shape.language);
         std::vector<bool> taken(parameters.leaves().size(), false);
+        Initialiser initialiser(shape.vision, shape.language, options);
         if (options.language) {
-            take(*options.language, /*tower=*/false, options.renewed, parameters, taken);
+            take(*options.language, /*tower=*/false, options.renewed, initialiser, parameters, taken);
         }
         if (options.vision_tower) {
-            take(*options.vision_tower, /*tower=*/true, options.renewed, parameters, taken);
+            take(*options.vision_tower, /*tower=*/true, options.renewed, initialiser, parameters, taken);
         }
-        Initialiser initialiser(shape.vision, shape.language, options);
         for (size_t i = 0; i < taken.size(); ++i) {
             if (!taken[i]) initialiser.fill(parameters.leaves()[i]);
         }

@@ -21,6 +21,9 @@ struct InitialiseOptions {
     /// Folders whose weights are taken where they have them: a language model, a vision tower.
     std::optional<std::filesystem::path> language, vision_tower;
     std::vector<Part> renewed;  ///< parts whose weights are not taken, wherever they are
+    /// Last layers of the language model, counted in `config`, that `language` does not have: what they add is zero
+    /// at first, so that the model begins as it was.
+    int added_layers = 0;
     uint64_t seed = 1;
     /// Llama layers start near the identity (see below); else N(0, 0.02) as Hugging Face has it.
     bool mimetic = false;
@@ -35,14 +38,14 @@ struct InitialiseOptions {
 /// not make a model.
 void write_initial_checkpoint(const std::filesystem::path& out, const InitialiseOptions& options);
 
-/// From the recipe's `model`: {"config": ..., "tower": ..., "init": {"mimetic", "embedding_deviation", "renew"}}.
+/// From the recipe's `model`: {"config": ..., "tower": ..., "init": {"mimetic", "embedding_deviation"}}.
 /// Throws Error(kInput) for fields it does not know.
 InitialiseOptions options_of_recipe(const nlohmann::ordered_json& model);
 
 /// To start from a whole checkpoint: its configuration and weights, the tower's from where its config.json
 /// (or `vision_tower`) says. Layers of the tower that are never used are left out. `model` is the recipe's, or
 /// null: fields of its `config` are put over the checkpoint's (null takes one away), parts of `init.renew` begin
-/// anew.
+/// anew, `init.added_layers` come after the language model's.
 InitialiseOptions options_of_checkpoint(const std::filesystem::path& checkpoint,
                                         const std::optional<std::filesystem::path>& vision_tower,
                                         const nlohmann::ordered_json& model);

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -15,6 +16,14 @@ torch::Tensor rotate(const torch::Tensor& x, const Rope& rope) {
     const auto halves = x.chunk(2, -1);
     const auto cos = rope.cos.unsqueeze(1), sin = rope.sin.unsqueeze(1);
     return torch::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1);
+}
+
+std::atomic<int64_t> operations = 0;
+
+// Counts a product of so many multiply-adds; the backward pass has one such for the gradient of each factor.
+void count_product(int64_t multiply_adds, bool first_learns, bool second_learns) {
+    const int products = at::GradMode::is_enabled() ? 1 + int{first_learns} + int{second_learns} : 1;
+    operations += 2 * products * multiply_adds;
 }
 
 using torch::autograd::AutogradContext;
@@ -185,7 +194,17 @@ class LinearBf16 : public torch::autograd::Function<LinearBf16> {
 
 }  // namespace
 
+int64_t operations_so_far() {
+    return operations;
+}
+
+torch::Tensor linear_f32(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias) {
+    count_product(x.numel() * weight.size(0), x.requires_grad(), weight.requires_grad());
+    return at::linear(x, weight, bias);
+}
+
 torch::Tensor linear_bf16(const torch::Tensor& x, const torch::Tensor& weight) {
+    count_product(x.numel() * weight.size(0), x.requires_grad(), false);
     return LinearBf16::apply(x, weight);
 }
 
@@ -230,8 +249,23 @@ torch::Tensor attention_reference(const torch::Tensor& qkv, const HeadShape& sha
     return torch::cat(outputs);
 }
 
+torch::Tensor attention_scores(const torch::Tensor& qkv, const HeadShape& shape, const Rope& rope,
+                               int64_t head, const torch::Tensor& rows) {
+    const int64_t d = shape.head_dim, key_head = shape.heads + head / (shape.heads / shape.kv_heads);
+    const auto part = [&](int64_t index) { return qkv.slice(1, index * d, (index + 1) * d).unsqueeze(1); };
+    const auto q = rotate(part(head).index_select(0, rows),
+                          {rope.cos.index_select(0, rows), rope.sin.index_select(0, rows)});
+    const auto k = rotate(part(key_head), rope);
+    return torch::matmul(q.squeeze(1), k.squeeze(1).t()) / std::sqrt(static_cast<double>(d));
+}
+
 torch::Tensor attention(const torch::Tensor& qkv, const HeadShape& shape, const Rope* rope,
                         const std::vector<Segment>& segments) {
+    for (const Segment& s : segments) {  // scores, and the mean of the values
+        const int64_t seen =
+            s.length * s.prefix_length + (s.causal ? s.length * (s.length + 1) / 2 : s.length * s.length);
+        count_product(2 * seen * shape.heads * shape.head_dim, qkv.requires_grad(), qkv.requires_grad());
+    }
     if (!qkv.is_cpu()) return attention_reference(qkv, shape, rope, segments);
     return Attention::apply(qkv, shape, rope, &segments);
 }

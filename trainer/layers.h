@@ -37,6 +37,18 @@ torch::Tensor attention(const torch::Tensor& qkv, const HeadShape& shape, const 
 torch::Tensor attention_reference(const torch::Tensor& qkv, const HeadShape& shape, const Rope* rope,
                                   const std::vector<Segment>& segments);
 
+/// Floating-point operations of this process's linear_f32(), linear_bf16() and attention() so far; a multiply-add
+/// is two. Those of a backward pass are counted when its forward pass runs. Thread-safe.
+int64_t operations_so_far();
+
+/// x [T, in] times the transpose of a matrix [out, in], plus a bias [out] if there is one.
+torch::Tensor linear_f32(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias = {});
+
+/// Scores, before the softmax, that one head of an attention layer gives all T rows, seen or not, from some of them:
+/// `rows` [N] -> [N, T].
+torch::Tensor attention_scores(const torch::Tensor& qkv, const HeadShape& shape, const Rope& rope,
+                               int64_t head, const torch::Tensor& rows);
+
 /// x times the transpose of a matrix [out, in] kept in bf16, which does not learn: computed in f32, for which
 /// the matrix is widened when it is needed, forward and backward (libtorch's own bf16 products are slow on
 /// processors without instructions for them).

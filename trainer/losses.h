@@ -7,12 +7,9 @@
 #include <vector>
 
 #include "trainer/model.h"
+#include "trainer/recipe.h"
 
 namespace llava_mini::trainer {
-
-struct LossWeights {
-    double answers = 1, patches = 0, words = 0, mentions = 0, changes = 0;
-};
 
 /// Answers of one question type.
 struct TypeCount {
@@ -25,9 +22,10 @@ struct TypeCount {
 
 /// Sums over batches; add them up with +=.
 struct Counts {
-    double loss = 0, answers = 0, patches = 0, words = 0, mentions = 0, changes = 0,
-           earlier = 0;  // sums of the batches' losses
-    int64_t clips = 0;   // batches that have changes
+    double loss = 0, answers = 0, patches = 0, words = 0, mentions = 0, changes = 0, earlier = 0,
+           asked = 0;               // sums of the batches' losses
+    std::array<double, 2> looks{};  // by head
+    int64_t clips = 0;              // batches that have changes
     int64_t batches = 0, samples = 0, frames = 0;
     std::map<int, TypeCount> types;
     std::array<int64_t, 4> marks{}, marks_found{};  // by kind: targets, and those among the best four words
@@ -38,9 +36,11 @@ struct Counts {
 /// Answers: mean cross entropy over the labelled positions. Patches: cross entropy of the projected patch
 /// features against the words of the marks, weighted mean. Words: the vision tokens' mean against all words
 /// of the frame. Mentions: the fused rows of names in questions against the words of their hints.
-/// Changes: the language model's rows of frames, half-way, against the words of what is new in them, and further
-/// on against what was new before. Throws
-/// Error(kInput) naming the sample when a loss is not finite.
+/// Changes: the language model's rows of frames, a third of the way, against the words of what is new in them, and
+/// half-way against what was new before. Asked: its rows of names in questions, before the last layer, against the
+/// words of the answer. Looks: minus the logarithm of what two heads of the layer before the last one give, from
+/// names in questions about clips, to frames in which what they name is new, and to those in which the next thing is.
+/// Throws Error(kInput) naming the sample when a loss is not finite.
 torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights& weights, Counts& counts);
 
 }  // namespace llava_mini::trainer

@@ -22,8 +22,6 @@ torch::Tensor average_pool(const torch::Tensor& features, int grid_side) {
 
 }  // namespace
 
-using at::linear;
-
 LlavaMini::LlavaMini(const VisionHparams& vision, const LlamaHparams& language)
     : vision_(vision), language_(language), parameters_(vision, language) {
     for (int i = 0; i < language.head_dim / 2; ++i) {
@@ -60,14 +58,14 @@ torch::Tensor LlavaMini::product(const torch::Tensor& x, const std::string& key,
         y = linear_bf16(x, leaf.value);
         if (bias) y = y + shift;
     } else {
-        y = linear(x, leaf.value, shift);
+        y = linear_f32(x, leaf.value, shift);
     }
     if (leaf.adapters.empty()) return y;
     std::vector<torch::Tensor> added;  // pieces side by side
     for (size_t i = 0; i < leaf.adapters.size(); ++i) {
         const Leaf::Adapter& adapter = leaf.adapters[i];
-        added.push_back(adapter.down ? linear(linear(x, parameters_.leaves()[*adapter.down].value),
-                                              parameters_.leaves()[*adapter.up].value)
+        added.push_back(adapter.down ? linear_f32(linear_f32(x, parameters_.leaves()[*adapter.down].value),
+                                                  parameters_.leaves()[*adapter.up].value)
                                      : torch::zeros({x.size(0), leaf.pieces[i].shape[0]}));
     }
     return torch::add(y, added.size() == 1 ? added[0] : torch::cat(added, 1), parameters_.adapter_scale());
@@ -95,7 +93,7 @@ torch::Tensor LlavaMini::tower(const torch::Tensor& pixels) {
     auto x = pixels.view({views, 3, side, patch, side, patch})
                  .permute({0, 2, 4, 1, 3, 5})
                  .reshape({views, patches, 3 * patch * patch});
-    x = linear(x, value(root + "embeddings.patch_embedding.weight").view({d, -1}));
+    x = linear_f32(x, value(root + "embeddings.patch_embedding.weight").view({d, -1}));
     x = torch::cat({w[root + "embeddings.class_embedding"].view({1, 1, d}).expand({views, 1, d}), x}, 1);
     x = norm(x + value(root + "embeddings.position_embedding.weight"), root + "pre_layrnorm").view({-1, d});
 
@@ -151,7 +149,7 @@ torch::Tensor LlavaMini::compress(const torch::Tensor& features, int grid_side) 
     const auto weights = w["compressor.attn.in_proj_weight"].chunk(3);
     const auto biases = w["compressor.attn.in_proj_bias"].chunk(3);
     const auto split = [&](const torch::Tensor& x, size_t part) {  // -> [..., heads, rows, head_dim]
-        const auto y = linear(x, weights[part], biases[part]);
+        const auto y = linear_f32(x, weights[part], biases[part]);
         return x.dim() == 2 ? y.view({1, -1, heads, head_dim}).transpose(1, 2)
                             : y.view({frames, -1, heads, head_dim}).transpose(1, 2);
     };
@@ -257,15 +255,35 @@ Outputs LlavaMini::forward(const Batch& batch) {
     const auto table = torch::cat({fused, tokens.reshape({-1, d}), embed(batch.plain_ids)});
     auto x = out.inputs = table.index_select(0, batch.rows);
     const Rope angles = rope(batch.positions);
-    const int half = language_.n_layer / 2, later = (3 * language_.n_layer + 3) / 4;
-    x = llama_layers("model.layers.", 0, half, x, angles, batch.segments);
+    const int n_layer = language_.n_layer, look = std::max(0, n_layer - 2),
+              half = std::min(look, std::max(2, n_layer / 2)),
+              third = std::min(half, std::max(1, n_layer / 3));
+    const auto layers = [&](int first, int end) {
+        x = llama_layers("model.layers.", first, end, x, angles, batch.segments);
+    };
     const auto norm = [&](const torch::Tensor& y) {
         return rms_norm(y, parameters_["model.norm.weight"], language_.rms_eps);
     };
+    layers(0, third);
     if (batch.change_rows.defined()) out.changes = norm(x.index_select(0, batch.change_rows));
-    x = llama_layers("model.layers.", half, later, x, angles, batch.segments);
+    layers(third, half);
     if (batch.change_rows.defined()) out.earlier = norm(x.index_select(0, batch.change_rows));
-    x = llama_layers("model.layers.", later, language_.n_layer, x, angles, batch.segments);
+    layers(half, look);
+    if (batch.looks[0].defined() || batch.looks[1].defined()) {
+        const std::string layer = fmt::format("model.layers.{}.", look);
+        const HeadShape heads{language_.n_head, language_.n_head_kv, language_.head_dim};
+        const auto qkv =
+            product(rms_norm(x, parameters_[layer + "input_layernorm.weight"], language_.rms_eps),
+                    layer + "self_attn.qkv");
+        for (size_t head = 0; head < batch.looks.size(); ++head) {
+            if (!batch.looks[head].defined()) continue;
+            out.look_scores[head] = attention_scores(
+                qkv, heads, angles, static_cast<int64_t>(head) % heads.heads, batch.looks[head].rows);
+        }
+    }
+    layers(look, look + 1);
+    if (batch.asked_rows.defined()) out.asked = norm(x.index_select(0, batch.asked_rows));
+    layers(look + 1, n_layer);
     out.logits = scores(norm(x.index_select(0, batch.label_rows)), /*head=*/true);
     return out;
 }

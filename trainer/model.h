@@ -1,6 +1,7 @@
 // LLaVA-Mini in training: the forward pass as SPEC.md and the paper (arXiv 2501.03895, section 4) have it.
 #pragma once
 
+#include <array>
 #include <map>
 
 #include "model/hparams.h"
@@ -14,10 +15,12 @@ struct Outputs {
     torch::Tensor projected_patches;  // [F, P, d] of the whole views
     torch::Tensor vision_tokens;      // [F, C * C, d] as they enter the language model
     torch::Tensor fused;              // [fused_rows, d]; empty without pre-fusion
-    // [change_rows, d] half-way through the language model and three quarters of the way, normed as at its end
-    torch::Tensor changes, earlier;
-    torch::Tensor inputs;  // [rows, d] of the language model
-    torch::Tensor logits;  // [labels, V] at the labelled positions
+    // Inside the language model, normed as at its end: [change_rows, d] a third of the way and half-way,
+    // [asked_rows, d] before its last layer.
+    torch::Tensor changes, earlier, asked;
+    std::array<torch::Tensor, 2> look_scores;  // of the batch's looks, in the layer before the last: [N, T]
+    torch::Tensor inputs;                      // [rows, d] of the language model
+    torch::Tensor logits;                      // [labels, V] at the labelled positions
 };
 
 /// Weights and shape. Not thread-safe.

@@ -197,7 +197,7 @@ std::vector<PlanCase> standard_cases() {
 std::vector<PlanCase> cases_of(const Recipe& recipe) {
     std::vector<PlanCase> cases;
     for (const Phase& phase : recipe.phases) {
-        if (phase.answers <= 0 && phase.words <= 0) continue;
+        if (phase.loss.answers <= 0 && phase.loss.words <= 0) continue;
         PlanCase way{phase.name, {},  recipe.lora, recipe.frozen_bf16, phase.samples, phase.batch,
                      150,        200, {}};
         for (size_t part = 0; part < kParts; ++part) way.learns[part] = phase.rates[part] > 0;

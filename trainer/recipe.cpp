@@ -101,22 +101,27 @@ Phase read_phase(const json& value, const std::string& where) {
     }
     if (const auto loss = object.object("loss")) {
         expect_fields(*object.find("loss"), where + ": loss",
-                      {"answers", "patches", "words", "mentions", "changes"});
-        phase.answers = real_or(*loss, "answers", 0, 1e6, 0);
-        phase.patches = real_or(*loss, "patches", 0, 1e6, 0);
-        phase.words = real_or(*loss, "words", 0, 1e6, 0);
-        phase.mentions = real_or(*loss, "mentions", 0, 1e6, 0);
-        phase.changes = real_or(*loss, "changes", 0, 1e6, 0);
+                      {"answers", "patches", "words", "mentions", "changes", "asked", "looks"});
+        phase.loss.answers = real_or(*loss, "answers", 0, 1e6, 0);
+        phase.loss.patches = real_or(*loss, "patches", 0, 1e6, 0);
+        phase.loss.words = real_or(*loss, "words", 0, 1e6, 0);
+        phase.loss.mentions = real_or(*loss, "mentions", 0, 1e6, 0);
+        phase.loss.changes = real_or(*loss, "changes", 0, 1e6, 0);
+        phase.loss.asked = real_or(*loss, "asked", 0, 1e6, 0);
+        phase.loss.looks = real_or(*loss, "looks", 0, 1e6, 0);
     }
-    if (phase.answers <= 0 && (phase.words > 0 || phase.mentions > 0 || phase.changes > 0)) {
-        throw_input("{}: loss: words, mentions and changes need answers", where);
+    const LossWeights& weights = phase.loss;
+    if (weights.answers <= 0 &&
+        std::max({weights.words, weights.mentions, weights.changes, weights.asked, weights.looks}) > 0) {
+        throw_input("{}: loss: words, mentions, changes, asked and looks need answers", where);
     }
     phase.data = read_data(object, "data");
     if (phase.data.empty()) object.fail("data", "a list of sources");
-    phase.examples.questions = phase.answers > 0;
-    phase.examples.targets = phase.patches > 0 || phase.words > 0;
-    phase.examples.mentions = phase.mentions > 0;
-    phase.examples.changes = phase.changes > 0;
+    phase.examples.questions = phase.loss.answers > 0;
+    phase.examples.targets = phase.loss.patches > 0 || phase.loss.words > 0;
+    phase.examples.mentions = phase.loss.mentions > 0;
+    phase.examples.changes = phase.loss.changes > 0 || phase.loss.looks > 0;
+    phase.examples.names = phase.loss.asked > 0 || phase.loss.looks > 0;
     phase.examples.dialogue_share = real_or(object, "dialogue_share", 0, 1, 0);
     phase.examples.unfused_share = real_or(object, "unfused_share", 0, 1, 0);
     phase.examples.registers = object.integer_or("registers", 0, 64, 0);

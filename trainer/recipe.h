@@ -22,6 +22,14 @@ struct DataSpec {
     double from = 0, to = 1;  // active between these fractions of the phase: a curriculum
 };
 
+/// Weights of the losses: answers; projected patches near their words; vision token near all words seen; fused
+/// names of things near the words of their places and colours; what the language model makes of a clip's frames
+/// near the words of what is new in them, and of the names in questions near those of the answers; attention from names in questions to the
+/// frames in which what they name, and the next thing, is new.
+struct LossWeights {
+    double answers = 1, patches = 0, words = 0, mentions = 0, changes = 0, asked = 0, looks = 0;
+};
+
 struct Phase {
     std::string name;
     uint64_t samples = 0;
@@ -33,10 +41,7 @@ struct Phase {
     double warmup = 0.03;                // of the optimiser steps
     double clip = 1.0;                   // bound of the gradient norm; 0: none
     AdamWOptions adam;
-    // Weights of the losses: answers; projected patches near their words; vision token near all words seen.
-    // Fused names of things near the words of their places and colours; what the language model makes of a
-    // clip's frames near the words of what is new in them.
-    double answers = 1, patches = 0, words = 0, mentions = 0, changes = 0;
+    LossWeights loss;
     ExampleOptions examples;
     std::vector<DataSpec> data;
     std::vector<int> grids;  // sides drawn from, one a batch; empty: the model's default

@@ -41,6 +41,11 @@ ordered_json report(const Counts& counts, const std::vector<std::string>& names)
     if (counts.patches > 0) out["patches"] = rounded(counts.patches / n);
     if (counts.words > 0) out["words"] = rounded(counts.words / n);
     if (counts.mentions > 0) out["mentions"] = rounded(counts.mentions / n);
+    if (counts.asked > 0) out["asked"] = rounded(counts.asked / n);
+    if (counts.looks[0] > 0) {
+        for (const double look : counts.looks)
+            out["looks"].push_back(rounded(look / static_cast<double>(counts.clips)));
+    }
     if (counts.clips > 0) {
         out["changes"] = rounded(counts.changes / static_cast<double>(counts.clips));
         out["earlier"] = rounded(counts.earlier / static_cast<double>(counts.clips));
@@ -180,9 +185,11 @@ class Run {
         auto clock = Clock::now();
         Counts counts;
         double norms = 0, log_seconds = 0;
-        int64_t logged_steps = 0;
+        int64_t logged_steps = 0, operations = 0;
         while (state_.step < steps) {
+            const int64_t operations_before = operations_so_far();
             norms += step(phase, queue, steps, counts);
+            operations += operations_so_far() - operations_before;
             ++logged_steps;
             const uint64_t earlier = state_.samples;
             ++state_.step;
@@ -200,6 +207,7 @@ class Run {
                     {"samples", state_.samples},
                     {"seconds", rounded(state_.seconds)},
                     {"samples_per_s", rounded(static_cast<double>(counts.samples * size()) / log_seconds)},
+                    {"gflops_per_s", rounded(static_cast<double>(operations) / 1e9 / log_seconds)},
                     {"gradient_norm", rounded(norms / static_cast<double>(logged_steps))},
                     {"rates", rates_now(phase, steps)}};
                 entry.update(report(counts, types_.names()));
@@ -209,7 +217,7 @@ class Run {
                                      static_cast<double>(counts.samples * size()) / log_seconds);
                 counts = {};
                 norms = log_seconds = 0;
-                logged_steps = 0;
+                logged_steps = operations = 0;
             }
             const auto crossed = [&](uint64_t every) {
                 return every > 0 && earlier / every != state_.samples / every;
@@ -255,11 +263,10 @@ class Run {
     // One optimiser step; returns the gradient norm.
     double step(const Phase& phase, DataQueue& queue, uint64_t steps, Counts& counts) {
         model_.parameters().zero_gradients();
-        const LossWeights weights{phase.answers, phase.patches, phase.words, phase.mentions, phase.changes};
         for (int i = 0; i < phase.accumulate / size(); ++i) {
             const Batch batch = queue.next();
             if (batch.examples == 0) continue;
-            const auto loss = batch_loss(model_, batch, weights, counts);
+            const auto loss = batch_loss(model_, batch, phase.loss, counts);
             if (loss.requires_grad()) (loss / phase.accumulate).backward();
         }
         if (options_.group != nullptr)
@@ -353,8 +360,7 @@ Counts validate(const Recipe& recipe, LlavaMini& model, const ExampleMaker& make
         }
         // Numbers that count marks in every batch.
         const Batch batch = collate(examples, model.batch_shape(), side, 0);
-        batch_loss(model, batch, {phase.answers, phase.patches, phase.words, phase.mentions, phase.changes},
-                   counts);
+        batch_loss(model, batch, phase.loss, counts);
     }
     return counts;
 }

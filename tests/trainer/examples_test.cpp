@@ -190,6 +190,84 @@ TEST_F(SceneExamples, ChangesAreTheAnswers) {
     EXPECT_EQ(batch.change_targets.rows.max().item<int64_t>(), moments - 1);
 }
 
+// The language model's rows of names in questions have the answer as their targets.
+TEST_F(SceneExamples, NamesAskedForHaveTheAnswer) {
+    const scenes::SceneGenerator scenes({.weights = {{"where", 5}, {"exist", 5}}});
+    int names = 0;
+    for (uint64_t number = 0; number < 30; ++number) {
+        const Sample sample = scenes.sample(number);
+        const Example example = maker_.make(sample, {.names = true}, 1);
+        const Batch batch = collate({example}, {.image_size = 96, .patches = 36}, 1, 0);
+        // Rows of the language model that are fused text are rows of the only frame's text.
+        std::multimap<int64_t, int64_t> expected, found;  // name and word of the answer
+        for (const QaTurn& turn : sample.turns) {
+            for (const Hint& hint : turn.hints) {
+                const std::vector<int32_t> name = tokenizer_.word_ids(hint.name);
+                if (hint.name.empty() || name.size() != 1) continue;
+                for (const int32_t id : tokenizer_.word_ids(turn.answer)) expected.emplace(name[0], id);
+            }
+        }
+        names += static_cast<int>(expected.size());
+        ASSERT_EQ(batch.asked_targets.defined(), !expected.empty());
+        for (int64_t i = 0; batch.asked_targets.defined() && i < batch.asked_targets.rows.size(0); ++i) {
+            const auto row = batch.asked_rows[batch.asked_targets.rows[i].item<int64_t>()].item<int64_t>();
+            const auto text = batch.rows[row].item<int64_t>();
+            ASSERT_LT(text, batch.fused_rows);
+            found.emplace(batch.text_ids[text].item<int64_t>(),
+                          batch.asked_targets.tokens[i].item<int64_t>());
+        }
+        EXPECT_EQ(std::multiset(found.begin(), found.end()), std::multiset(expected.begin(), expected.end()))
+            << number;
+    }
+    EXPECT_GT(names, 30);
+}
+
+// A name in a question about a clip looks at the frames in which it is new, and in which the next thing is.
+TEST_F(SceneExamples, NamesLookAtTheirFrames) {
+    const scenes::SceneGenerator scenes(
+        {.clip = {.min_frames = 3, .max_frames = 8}, .clip_share = 1.0, .min_turns = 6, .max_turns = 8});
+    std::array<int, 2> looks{};
+    for (uint64_t number = 0; number < 30; ++number) {
+        const Example example = maker_.make(scenes.sample(number), {.changes = true, .names = true}, 1);
+        const Batch batch = collate({example}, {.image_size = 96, .patches = 36}, 1, 0);
+        for (size_t head = 0; head < 2; ++head) {
+            const LookTargets& look = batch.looks[head];
+            for (int64_t i = 0; look.defined() && i < look.rows.size(0); ++i) {
+                ++looks[head];
+                const auto row = look.rows[i].item<int64_t>();
+                const auto text = batch.rows[row].item<int64_t>();
+                ASSERT_LT(text, batch.fused_rows);
+                // Where text is the mean over frames, fused row r is made of the first frame's text row r.
+                const auto name = batch.text_ids[text].item<int64_t>();
+                const auto says = [&](const std::vector<Change>& words) {
+                    return std::any_of(words.begin(), words.end(),
+                                       [&](const Change& c) { return c.token == name; });
+                };
+                std::set<int64_t> expected;
+                for (size_t m = 0; m < example.news.size(); ++m) {
+                    if (example.news[m] && says(head == 0 ? example.changes[m] : example.earlier[m])) {
+                        expected.insert(batch.change_rows[static_cast<int64_t>(m)].item<int64_t>());
+                    }
+                }
+                std::set<int64_t> found;
+                for (int64_t other = 0; other < batch.rows.size(0); ++other) {
+                    if (look.targets[i][other].item<bool>()) found.insert(other);
+                }
+                EXPECT_EQ(found, expected) << number << " row " << row;
+                // It sees its own segment up to itself, and the rows that begin it.
+                const auto segment = std::find_if(
+                    batch.segments.begin(), batch.segments.end(),
+                    [&](const Segment& s) { return row >= s.start && row < s.start + s.length; });
+                EXPECT_EQ(look.visible[i].sum().item<int64_t>(),
+                          segment->prefix_length + row + 1 - segment->start);
+                EXPECT_TRUE((look.targets[i] & ~look.visible[i]).sum().item<int64_t>() == 0);
+            }
+        }
+    }
+    EXPECT_GT(looks[0], 30);
+    EXPECT_GT(looks[1], 10);
+}
+
 // Frames that are equal are computed once, and count as often as they are shown.
 TEST_F(SceneExamples, EqualFramesAreThereOnce) {
     const scenes::LongClips clips({.size = 96}, 50, 60, 1);

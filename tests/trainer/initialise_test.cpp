@@ -1,6 +1,7 @@
 // Where a run starts from: a language model and a vision tower apart.
 #include "trainer/initialise.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "core/file.h"
@@ -141,6 +142,17 @@ TEST_F(Parts, OfACheckpointMayBeginAnew) {
     const auto plain = begin({{"config", {{"prefusion_layer_num", 0}, {"compressor_size", nullptr}}}});
     EXPECT_EQ(values(plain, query).size(), 0u);
     EXPECT_EQ(values(plain, projector), values(base, projector));
+    // Layers that come after those of the checkpoint add nothing at first.
+    const auto deeper = begin({{"init", {{"added_layers", 2}, {"mimetic", true}}}});
+    EXPECT_EQ(values(deeper, kept), values(base, kept));
+    EXPECT_EQ(SmallModel(dir_ / "again").config.language.n_layer,
+              SmallModel(dir_ / "base").config.language.n_layer + 2);
+    for (const char* name : {"self_attn.o_proj", "mlp.down_proj", "self_attn.v_proj"}) {
+        const auto added = values(deeper, fmt::format("model.layers.3.{}.weight", name));
+        const bool zero = std::all_of(added.begin(), added.end(), [](float x) { return x == 0; });
+        EXPECT_FALSE(added.empty()) << name;
+        EXPECT_EQ(zero, !std::string(name).ends_with("v_proj")) << name;
+    }
     EXPECT_THAT(test::error_text([&] {
                     begin({{"init", {{"renew", {"queries"}}}}});
                 }),

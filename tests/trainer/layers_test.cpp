@@ -78,5 +78,42 @@ TEST(Layers, NormAndActivationsEqualTorchs) {
               2e-5);
 }
 
+TEST(Layers, ScoresAreThoseOfAttention) {
+    torch::manual_seed(1);
+    const int64_t rows = 7, heads = 4, kv = 2, d = 6;
+    const auto qkv = torch::randn({rows, (heads + 2 * kv) * d});
+    const auto angles = torch::rand({rows, d / 2}) * 3;
+    const Rope rope{angles.cos(), angles.sin()};
+    const auto out = attention_reference(qkv, {heads, kv, d}, &rope, {{0, rows, 0, 0, false}});
+    for (int64_t head = 0; head < heads; ++head) {
+        const auto asking = torch::tensor({5, 2}, torch::kInt64);
+        const auto scores = attention_scores(qkv, {heads, kv, d}, rope, head, asking);
+        const auto values = qkv.slice(1, (heads + kv + head / 2) * d, (heads + kv + head / 2 + 1) * d);
+        const auto expected = out.slice(1, head * d, (head + 1) * d).index_select(0, asking);
+        EXPECT_LT((torch::matmul(scores.softmax(1), values) - expected).abs().max().item<float>(), 1e-5f);
+    }
+}
+
+TEST(Layers, OperationsAreCounted) {
+    const auto counted = [](const std::function<void()>& work) {
+        const int64_t before = operations_so_far();
+        work();
+        return operations_so_far() - before;
+    };
+    const auto x = torch::randn({5, 7}), weight = torch::randn({3, 7}).set_requires_grad(true);
+    EXPECT_EQ(counted([&] { linear_f32(x, weight); }), 2 * 2 * 5 * 7 * 3);  // and the weight's gradient
+    {
+        const torch::NoGradGuard no_gradients;
+        EXPECT_EQ(counted([&] { linear_f32(x, weight); }), 2 * 5 * 7 * 3);
+    }
+    // Two rows see three keys before them, and themselves: 4 and 5 keys.
+    const std::vector<Segment> segments = {{0, 3, 0, 0, false}, {3, 2, 0, 3, true}};
+    const auto qkv = torch::randn({5, 3 * 4 * 8});
+    EXPECT_EQ(counted([&] {
+                  attention(qkv, {4, 4, 8}, nullptr, segments);
+              }),
+              2 * 2 * (3 * 3 + 4 + 5) * 4 * 8);
+}
+
 }  // namespace
 }  // namespace llava_mini::trainer

@@ -149,7 +149,8 @@ TEST_F(Runs, MistakesInRecipes) {
     EXPECT_THAT(message("[1, 2]", "[1, 3]"),
                 testing::AllOf(HasSubstr("no grid of side 3"), HasSubstr("1, 2")));
     EXPECT_THAT(message("\"phases\": [", "\"phases\": [{]"), HasSubstr("recipe"));
-    EXPECT_THAT(message("\"answers\": 1, ", ""), HasSubstr("words, mentions and changes need answers"));
+    EXPECT_THAT(message("\"answers\": 1, ", ""),
+                HasSubstr("words, mentions, changes, asked and looks need answers"));
     EXPECT_THAT(message("\"phases\": [", "\"lora\": {\"rank\": 4}, \"phases\": ["),
                 HasSubstr("no phase has a rate"));
 }
