@@ -235,8 +235,12 @@ void ExampleMaker::add_mentions(std::span<const QaTurn> turns, int registers,
         const std::vector<int32_t>* words = found == named.end() ? nullptr : &found->second;
         if (part > 0 && i >= first && i < end) words = &parts[i - first];
         if (words == nullptr) continue;
-        for (const int32_t word : *words) {
-            conversation.mentions.push_back({i, word, 1.0f / static_cast<float>(words->size())});
+        // A name that is to be kept has half the weight: else what it stands for drowns in its places.
+        const bool kept = words->size() > 1 && words->front() == token.id;
+        for (size_t j = 0; j < words->size(); ++j) {
+            const auto others = static_cast<float>(words->size() - (kept ? 1 : 0));
+            const float weight = !kept ? 1.0f / others : j == 0 ? 0.5f : 0.5f / others;
+            conversation.mentions.push_back({i, (*words)[j], weight});
         }
     }
 }

@@ -42,9 +42,11 @@ ordered_json report(const Counts& counts, const std::vector<std::string>& names)
     if (counts.words > 0) out["words"] = rounded(counts.words / n);
     if (counts.mentions > 0) out["mentions"] = rounded(counts.mentions / n);
     if (counts.asked > 0) out["asked"] = rounded(counts.asked / n);
-    if (counts.looks[0] > 0) {
-        for (const double look : counts.looks)
-            out["looks"].push_back(rounded(look / static_cast<double>(counts.clips)));
+    constexpr std::array<const char*, 2> kLooks = {"looks", "looks_next"};
+    for (size_t head = 0; head < kLooks.size(); ++head) {
+        if (counts.looks[head] > 0) {
+            out[kLooks[head]] = rounded(counts.looks[head] / static_cast<double>(counts.clips));
+        }
     }
     if (counts.clips > 0) {
         out["changes"] = rounded(counts.changes / static_cast<double>(counts.clips));

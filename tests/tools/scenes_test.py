@@ -35,8 +35,8 @@ class Scenes(Base):
         examples = program.ROOT / "examples" / "scenes"
         common = ("scenes", "--split", "test", "--seed", 2026)
         self.ok(*common, "-N", 12, "--turns", 4, 6, "--out", folder / "pictures")
-        self.ok(*common, "-N", 2, "--clips", 1, "--frames", 6, 8, "--turns", 3, 4, "--weight",
-                "story=0", "--out", folder / "clips")
+        self.ok(*common, "-N", 2, "--clips", 1, "--frames", 6, 8, "--turns", 3, 4, "--out",
+                folder / "clips")
         for part in ("pictures", "clips"):
             self.assertEqual(files_below(folder / part), files_below(examples / part))
             self.assertEqual((folder / part / "samples.json").read_text(), (examples / part / "samples.json").read_text())
