@@ -17,22 +17,27 @@ namespace {
 
 using nlohmann::json;
 
-constexpr double kWidth = 900, kPanel = 240, kLeft = 60, kRight = 150, kTop = 30, kGap = 60;
+constexpr double kWidth = 930, kPanel = 240, kLeft = 60, kRight = 180, kTop = 30, kGap = 60, kLabel = 16;
 constexpr std::array<const char*, 12> kColours = {"#1f77b4", "#d62728", "#2ca02c", "#ff7f0e",
                                                   "#9467bd", "#8c564b", "#e377c2", "#17becf",
                                                   "#bcbd22", "#7f7f7f", "#000080", "#006400"};
 
 struct Curve {
     std::vector<std::pair<double, double>> points;
-    bool dashed = false;
 };
 using Curves = std::map<std::string, Curve>;
 
+// As high as its list of names.
+double panel_height(const Curves& curves) {
+    return std::max(kPanel, kLabel * static_cast<double>(curves.size()));
+}
+
 // One plot with its axes; `top` is where it begins.
 std::string panel(const std::string& title, const Curves& curves, double x_max, double y_max, double top) {
+    const double height = panel_height(curves);
     const double width = kWidth - kLeft - kRight;
     const auto px = [&](double x) { return kLeft + x / x_max * width; };
-    const auto py = [&](double y) { return top + kPanel * (1 - std::min(y, y_max) / y_max); };
+    const auto py = [&](double y) { return top + height * (1 - std::min(y, y_max) / y_max); };
     std::string out =
         fmt::format("<text x='{}' y='{}' font-weight='bold'>{}</text>\n", kLeft, top - 8, title);
     for (int i = 0; i <= 4; ++i) {
@@ -42,23 +47,25 @@ std::string panel(const std::string& title, const Curves& curves, double x_max, 
             "<text x='{}' y='{:.1f}' text-anchor='end'>{:.3g}</text>\n",
             kLeft, py(y), kLeft + width, py(y), kLeft - 6, py(y) + 4, y);
         out += fmt::format("<text x='{:.1f}' y='{}' text-anchor='middle'>{:.0f}k</text>\n", px(x),
-                           top + kPanel + 16, x / 1000);
+                           top + height + 16, x / 1000);
     }
     size_t colour = 0;
     double label_y = top + 10;
     for (const auto& [name, curve] : curves) {
-        const char* stroke = kColours[colour++ % kColours.size()];
+        const char *stroke = kColours[colour % kColours.size()],
+                   *dashes = colour < kColours.size() ? "" : " stroke-dasharray='5 3'";
+        ++colour;
         std::string points;
         for (const auto& [x, y] : curve.points) points += fmt::format("{:.1f},{:.1f} ", px(x), py(y));
-        out += fmt::format("<polyline points='{}' fill='none' stroke='{}' stroke-width='1.5'/>\n", points,
-                           stroke);
+        out += fmt::format("<polyline points='{}' fill='none' stroke='{}' stroke-width='1.5'{}/>\n", points,
+                           stroke, dashes);
         if (curve.points.size() == 1) {
             out += fmt::format("<circle cx='{:.1f}' cy='{:.1f}' r='2.5' fill='{}'/>\n",
                                px(curve.points[0].first), py(curve.points[0].second), stroke);
         }
         out += fmt::format("<text x='{}' y='{:.1f}' fill='{}'>{} {:.3g}</text>\n", kLeft + width + 8, label_y,
                            stroke, name, curve.points.back().second);
-        label_y += 16;
+        label_y += kLabel;
     }
     return out;
 }
@@ -113,15 +120,20 @@ void write_curves(const std::filesystem::path& log, const std::filesystem::path&
     for (const auto& [name, curve] : losses) {
         for (const auto& [x, y] : curve.points) loss_max = std::max(loss_max, std::min(y, 10.0));
     }
-    const double step = kPanel + kGap;
-    std::string body = panel("training loss", losses, x_max, loss_max, kTop);
-    body += panel("validation: exact answers", exact, x_max, 1, kTop + step);
-    body += panel("validation: words of patches among the best four", marks, x_max, 1, kTop + 2 * step);
+    std::string body;
+    double top = kTop;
+    const auto add = [&](const char* title, const Curves& curves, double y_max) {
+        body += panel(title, curves, x_max, y_max, top);
+        top += panel_height(curves) + kGap;
+    };
+    add("training loss", losses, loss_max);
+    add("validation: exact answers", exact, 1);
+    add("validation: words of patches among the best four", marks, 1);
     AtomicFile out(svg);
     out.write(fmt::format(
         "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' width='{0}' height='{1}' "
         "font-family='sans-serif' font-size='11'>\n<rect width='100%' height='100%' fill='white'/>\n",
-        kWidth, kTop + 3 * step));
+        kWidth, top));
     out.write(body);
     out.write("</svg>\n");
     out.commit();
