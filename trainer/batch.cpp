@@ -243,33 +243,31 @@ class Collator {
         change_rows_.push_back(static_cast<int64_t>(rows_.size()) - 1);
     }
 
-    // Where a row should look among the rows it sees: its prefix, and its own segment up to itself.
+    // Where a row of a segment should look.
     struct Look {
-        int64_t row, start;  // start of its segment
+        int64_t row;
+        Segment segment;
         std::vector<int64_t> targets;
-        int64_t prefix_start = 0, prefix_length = 0;
     };
 
-    void add_looks(const Example& example, const Beginning& beginning, int32_t name, Look look) {
-        look.prefix_start = beginning.start;
-        look.prefix_length = beginning.length;
+    void add_looks(const Example& example, const std::vector<int64_t>& moments, int32_t name, int64_t row,
+                   const Segment& segment) {
         const auto says = [name](const std::vector<Change>& words) {
             return std::any_of(words.begin(), words.end(),
                                [name](const Change& c) { return c.token == name; });
         };
         std::array<std::vector<int64_t>, 2> targets;
-        for (size_t moment = 0; moment < beginning.moments.size(); ++moment) {
+        for (size_t moment = 0; moment < example.news.size(); ++moment) {
             if (!example.news[moment]) continue;
-            if (says(example.changes[moment])) targets[0].push_back(beginning.moments[moment]);
-            if (says(example.earlier[moment])) targets[1].push_back(beginning.moments[moment]);
+            if (says(example.changes[moment])) targets[0].push_back(moments[moment]);
+            if (says(example.earlier[moment])) targets[1].push_back(moments[moment]);
         }
         for (size_t head = 0; head < targets.size(); ++head) {
-            if (targets[head].empty()) continue;
-            look.targets = std::move(targets[head]);
-            looks_[head].push_back(look);
+            if (!targets[head].empty()) looks_[head].push_back({row, segment, std::move(targets[head])});
         }
     }
 
+    // What a row sees is its segment's prefix, and its segment up to itself.
     LookTargets look_targets(const std::vector<Look>& looks) const {
         if (looks.empty()) return {};
         const auto n = static_cast<int64_t>(looks.size()), rows = static_cast<int64_t>(rows_.size());
@@ -280,8 +278,9 @@ class Collator {
         for (int64_t i = 0; i < n; ++i) {
             const Look& look = looks[static_cast<size_t>(i)];
             from[i] = look.row;
-            for (int64_t row = 0; row < look.prefix_length; ++row) visible[i][look.prefix_start + row] = true;
-            for (int64_t row = look.start; row <= look.row; ++row) visible[i][row] = true;
+            const Segment& s = look.segment;
+            for (int64_t row = 0; row < s.prefix_length; ++row) visible[i][s.prefix_start + row] = true;
+            for (int64_t row = s.start; row <= look.row; ++row) visible[i][row] = true;
             for (const int64_t row : look.targets) targets[i][row] = true;
         }
         return out;
@@ -327,6 +326,8 @@ class Collator {
             }
             add_text(conversation, token);
         }
+        const int64_t length = static_cast<int64_t>(rows_.size()) - start;
+        batch.segments.push_back({start, length, beginning.start, beginning.length, true});
         for (const size_t name : conversation.names) {
             if (name < beginning.tokens) continue;
             const int64_t row = start + static_cast<int64_t>(name - beginning.tokens);
@@ -335,10 +336,8 @@ class Collator {
                                    1.0f / static_cast<float>(conversation.answer_words.size()));
             }
             asked_rows_.push_back(row);
-            add_looks(example, beginning, conversation.tokens[name].id, {row, start, {}});
+            add_looks(example, beginning.moments, conversation.tokens[name].id, row, batch.segments.back());
         }
-        const int64_t length = static_cast<int64_t>(rows_.size()) - start;
-        batch.segments.push_back({start, length, beginning.start, beginning.length, true});
         ++batch.conversations;
     }
 

@@ -62,7 +62,7 @@ struct Example {
     std::vector<Conversation> conversations;  // each begins anew
     // What is new, and what was new last before that, of everything shown, in the order of time.
     std::vector<std::vector<Change>> changes, earlier;
-    std::vector<bool> news;                               // whether anything is new at all
+    std::vector<bool> news;  // whether anything is new at all; empty: names look nowhere
     std::vector<std::vector<PatchTarget>> patch_targets;  // of each frame
     std::vector<std::vector<int32_t>> words;              // of each frame: tokens of all that is seen
 };

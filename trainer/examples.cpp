@@ -150,7 +150,7 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
     } catch (const Error& e) {
         throw_input("sample {}: {}", sample.id, e.what());
     }
-    if (options.changes && video && !sample.marks.empty()) add_changes(sample, options.background, example);
+    if (options.changes && video && !sample.marks.empty()) add_changes(sample, options, example);
     if (options.targets && !sample.marks.empty()) {
         for (const size_t i : different) {
             add_targets(sample.frames[i], sample.marks[i], video, options, example);
@@ -161,7 +161,8 @@ Example ExampleMaker::make(const Sample& sample, const ExampleOptions& options, 
 
 // A thing that was not there is new by its name and colour, one that takes another colour by both, one that
 // moves by its direction. The weights of a frame's targets sum to 1.
-void ExampleMaker::add_changes(const Sample& sample, const std::string& background, Example& example) const {
+void ExampleMaker::add_changes(const Sample& sample, const ExampleOptions& options, Example& example) const {
+    const std::string& background = options.background;
     std::vector<Seen> before;
     std::vector<Change> last;  // what was new, the last time that anything was
     const auto targets_of = [&](const std::vector<std::string>& words) {
@@ -190,7 +191,7 @@ void ExampleMaker::add_changes(const Sample& sample, const std::string& backgrou
         }
         before = now;
         example.earlier.push_back(last);
-        example.news.push_back(!words.empty());
+        if (options.looks) example.news.push_back(!words.empty());
         if (!words.empty()) last = targets_of(words);
         if (words.empty() && !background.empty()) words.push_back(background);
         example.changes.push_back(targets_of(words));
@@ -215,8 +216,7 @@ void ExampleMaker::add_mentions(std::span<const QaTurn> turns, int registers,
         for (const Hint& hint : turn.hints) {
             const std::vector<int32_t> words = ids_of(hint.words);
             if (!hint.name.empty()) {
-                const std::vector<int32_t> name = tokenizer_.word_ids(hint.name);
-                if (name.size() == 1) named[name[0]] = words;
+                if (const auto name = name_token(hint)) named[*name] = words;
             } else if (registers > 0 && turns.size() == 1) {
                 std::vector<int32_t>& to = parts[part++ % parts.size()];
                 to.insert(to.end(), words.begin(), words.end());
@@ -237,22 +237,27 @@ void ExampleMaker::add_mentions(std::span<const QaTurn> turns, int registers,
         if (words == nullptr) continue;
         // A name that is to be kept has half the weight: else what it stands for drowns in its places.
         const bool kept = words->size() > 1 && words->front() == token.id;
-        for (size_t j = 0; j < words->size(); ++j) {
-            const auto others = static_cast<float>(words->size() - (kept ? 1 : 0));
-            const float weight = !kept ? 1.0f / others : j == 0 ? 0.5f : 0.5f / others;
-            conversation.mentions.push_back({i, (*words)[j], weight});
-        }
+        if (kept) conversation.mentions.push_back({i, token.id, 0.5f});
+        const std::span<const int32_t> others(words->begin() + (kept ? 1 : 0), words->end());
+        const float weight = (kept ? 0.5f : 1.0f) / static_cast<float>(others.size());
+        for (const int32_t word : others) conversation.mentions.push_back({i, word, weight});
     }
+}
+
+// The token of a name that is one.
+std::optional<int32_t> ExampleMaker::name_token(const Hint& hint) const {
+    if (hint.name.empty()) return std::nullopt;
+    const std::vector<int32_t> ids = tokenizer_.word_ids(hint.name);
+    return ids.size() == 1 ? std::optional(ids[0]) : std::nullopt;
 }
 
 void ExampleMaker::add_names(const QaTurn& turn, Conversation& conversation) const {
     conversation.answer_words = tokenizer_.word_ids(turn.answer);
     for (const Hint& hint : turn.hints) {
-        const std::vector<int32_t> name = tokenizer_.word_ids(hint.name);
-        if (name.size() != 1) continue;
-        for (size_t i = 0; i < conversation.tokens.size(); ++i) {
+        const auto name = name_token(hint);
+        for (size_t i = 0; name && i < conversation.tokens.size(); ++i) {
             const PromptToken& token = conversation.tokens[i];
-            if (token.kind == SegmentKind::kFused && token.id == name[0]) conversation.names.push_back(i);
+            if (token.kind == SegmentKind::kFused && token.id == *name) conversation.names.push_back(i);
         }
     }
 }

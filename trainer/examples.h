@@ -3,6 +3,7 @@
 
 #include <map>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,6 +32,7 @@ struct ExampleOptions {
     bool mentions = false;  ///< targets of the words of questions that have hints
     bool changes = false;   ///< targets of what is new in the frames of clips, from the marks
     bool names = false;     ///< places of the names in questions that have hints
+    bool looks = false;     ///< with names and changes: where in clips the names should look
     /// Tokens at the end of the prompt that take parts of the answer as targets, in turn.
     int registers = 0;
 
@@ -56,8 +58,9 @@ class ExampleMaker {
 
   private:
     void add_mentions(std::span<const QaTurn> turns, int registers, Conversation& conversation) const;
+    std::optional<int32_t> name_token(const Hint& hint) const;
     void add_names(const QaTurn& turn, Conversation& conversation) const;
-    void add_changes(const Sample& sample, const std::string& background, Example& example) const;
+    void add_changes(const Sample& sample, const ExampleOptions& options, Example& example) const;
     void add_targets(const Image& frame, const std::vector<Mark>& marks, bool video,
                      const ExampleOptions& options, Example& example) const;
 

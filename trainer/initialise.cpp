@@ -51,12 +51,19 @@ class Initialiser {
             normal(value, vision_deviation(leaf));
         } else {
             llama_matrix(leaf, value);
+            // What an added layer adds is zero, so that the model begins as it was.
             if (is_added(leaf) && (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight"))) {
                 value.zero_();
             }
         }
     }
 
+    // Whether the leaf's values are not to be taken from a folder.
+    bool begins_anew(const Leaf& leaf) const {
+        return std::count(options_.renewed.begin(), options_.renewed.end(), leaf.part) > 0 || is_added(leaf);
+    }
+
+  private:
     // Whether the leaf belongs to a layer of the language model that its folder does not have.
     bool is_added(const Leaf& leaf) const {
         constexpr std::string_view kLayers = "model.layers.";
@@ -64,7 +71,6 @@ class Initialiser {
         return std::stoi(leaf.key.substr(kLayers.size())) >= language_.n_layer - options_.added_layers;
     }
 
-  private:
     // Linear layers of width n: 1 / sqrt(n), so that activations keep their size; less where a layer of the
     // tower adds to the residual stream, and in the projector's last matrix: scores against the embeddings
     // that start large put the features into a corner in which they stay.
@@ -170,15 +176,15 @@ std::string empty_safetensors() {
     return file + header + std::string(8, '\0');
 }
 
-// Takes every tensor that the folder has in the right shape, but for `renewed` parts and layers that were added.
-void take(const fs::path& folder, bool tower, const std::vector<Part>& renewed,
-          const Initialiser& initialiser, Parameters& parameters, std::vector<bool>& taken) {
+// Takes every tensor that the folder has in the right shape, but for what begins anew; marks the leaves that are
+// whole then.
+void take(const fs::path& folder, bool tower, const Initialiser& initialiser, Parameters& parameters,
+          std::vector<bool>& taken) {
     const SafetensorsReader reader(folder);
     for (size_t i = 0; i < parameters.leaves().size(); ++i) {
         const Leaf& leaf = parameters.leaves()[i];
         if ((leaf.part == Part::kTower) != tower) continue;
-        if (std::find(renewed.begin(), renewed.end(), leaf.part) != renewed.end()) continue;
-        if (initialiser.is_added(leaf)) continue;
+        if (initialiser.begins_anew(leaf)) continue;
         size_t offset = 0, found = 0;
         for (const Leaf::Piece& piece : leaf.pieces) {
             size_t size = 1;
@@ -365,10 +371,10 @@ void write_initial_checkpoint(const fs::path& out, const InitialiseOptions& opti
         std::vector<bool> taken(parameters.leaves().size(), false);
         Initialiser initialiser(shape.vision, shape.language, options);
         if (options.language) {
-            take(*options.language, /*tower=*/false, options.renewed, initialiser, parameters, taken);
+            take(*options.language, /*tower=*/false, initialiser, parameters, taken);
         }
         if (options.vision_tower) {
-            take(*options.vision_tower, /*tower=*/true, options.renewed, initialiser, parameters, taken);
+            take(*options.vision_tower, /*tower=*/true, initialiser, parameters, taken);
         }
         for (size_t i = 0; i < taken.size(); ++i) {
             if (!taken[i]) initialiser.fill(parameters.leaves()[i]);

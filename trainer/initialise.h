@@ -39,7 +39,7 @@ struct InitialiseOptions {
 void write_initial_checkpoint(const std::filesystem::path& out, const InitialiseOptions& options);
 
 /// From the recipe's `model`: {"config": ..., "tower": ..., "init": {"mimetic", "embedding_deviation"}}.
-/// Throws Error(kInput) for fields it does not know.
+/// Throws Error(kInput) for fields it does not know, and for those that need a checkpoint (`renew`, `added_layers`).
 InitialiseOptions options_of_recipe(const nlohmann::ordered_json& model);
 
 /// To start from a whole checkpoint: its configuration and weights, the tower's from where its config.json

@@ -86,7 +86,10 @@ Counts& Counts::operator+=(const Counts& other) {
     changes += other.changes;
     earlier += other.earlier;
     asked += other.asked;
-    for (size_t head = 0; head < looks.size(); ++head) looks[head] += other.looks[head];
+    for (size_t head = 0; head < looks.size(); ++head) {
+        looks[head] += other.looks[head];
+        looked[head] += other.looked[head];
+    }
     clips += other.clips;
     batches += other.batches;
     samples += other.samples;
@@ -148,8 +151,8 @@ torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights
     if (weights.changes > 0 && batch.change_targets.defined() && batch.earlier_targets.defined()) {
         add(model.scores(out.changes, true), batch.change_targets, weights.changes, now.changes, "change");
         add(model.scores(out.earlier, true), batch.earlier_targets, weights.changes, now.earlier, "earlier");
+        now.clips = 1;
     }
-    now.clips = batch.change_targets.defined() ? 1 : 0;
     if (weights.asked > 0 && batch.asked_targets.defined()) {
         add(model.scores(out.asked, true), batch.asked_targets, weights.asked, now.asked, "asked");
     }
@@ -158,9 +161,9 @@ torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights
         if (!look.defined()) continue;
         const auto share = out.look_scores[head].masked_fill(~look.visible, -INFINITY).log_softmax(1);
         const auto loss = -share.masked_fill(~look.targets, -INFINITY).logsumexp(1).mean();
-        const double value = loss.item<double>();
-        check_finite(value, "look", batch);
-        now.looks[head] = value;
+        now.looks[head] = loss.item<double>();
+        now.looked[head] = 1;
+        check_finite(now.looks[head], "look", batch);
         total = total + loss * (weights.looks / static_cast<double>(batch.looks.size()));
     }
     now.loss = total.item<double>();

@@ -23,9 +23,10 @@ struct TypeCount {
 /// Sums over batches; add them up with +=.
 struct Counts {
     double loss = 0, answers = 0, patches = 0, words = 0, mentions = 0, changes = 0, earlier = 0,
-           asked = 0;               // sums of the batches' losses
-    std::array<double, 2> looks{};  // by head
-    int64_t clips = 0;              // batches that have changes
+           asked = 0;                 // sums of the batches' losses
+    std::array<double, 2> looks{};    // the same by head
+    int64_t clips = 0;                // batches that have changes
+    std::array<int64_t, 2> looked{};  // batches that have looks, by head
     int64_t batches = 0, samples = 0, frames = 0;
     std::map<int, TypeCount> types;
     std::array<int64_t, 4> marks{}, marks_found{};  // by kind: targets, and those among the best four words

@@ -255,6 +255,7 @@ Outputs LlavaMini::forward(const Batch& batch) {
     const auto table = torch::cat({fused, tokens.reshape({-1, d}), embed(batch.plain_ids)});
     auto x = out.inputs = table.index_select(0, batch.rows);
     const Rope angles = rope(batch.positions);
+    // Where the aids are read off; each but in the smallest models after the one before.
     const int n_layer = language_.n_layer, look = std::max(0, n_layer - 2),
               half = std::min(look, std::max(2, n_layer / 2)),
               third = std::min(half, std::max(1, n_layer / 3));

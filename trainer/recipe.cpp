@@ -121,6 +121,7 @@ Phase read_phase(const json& value, const std::string& where) {
     phase.examples.targets = phase.loss.patches > 0 || phase.loss.words > 0;
     phase.examples.mentions = phase.loss.mentions > 0;
     phase.examples.changes = phase.loss.changes > 0 || phase.loss.looks > 0;
+    phase.examples.looks = phase.loss.looks > 0;
     phase.examples.names = phase.loss.asked > 0 || phase.loss.looks > 0;
     phase.examples.dialogue_share = real_or(object, "dialogue_share", 0, 1, 0);
     phase.examples.unfused_share = real_or(object, "unfused_share", 0, 1, 0);

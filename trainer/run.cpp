@@ -44,8 +44,8 @@ ordered_json report(const Counts& counts, const std::vector<std::string>& names)
     if (counts.asked > 0) out["asked"] = rounded(counts.asked / n);
     constexpr std::array<const char*, 2> kLooks = {"looks", "looks_next"};
     for (size_t head = 0; head < kLooks.size(); ++head) {
-        if (counts.looks[head] > 0) {
-            out[kLooks[head]] = rounded(counts.looks[head] / static_cast<double>(counts.clips));
+        if (counts.looked[head] > 0) {
+            out[kLooks[head]] = rounded(counts.looks[head] / static_cast<double>(counts.looked[head]));
         }
     }
     if (counts.clips > 0) {

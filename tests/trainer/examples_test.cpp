@@ -45,7 +45,7 @@ TEST_F(SceneExamples, HintsAreTheAnswers) {
                                [id](const Mention& target) { return target.token == id; });
         });
     };
-    int asked = 0, absent = 0;
+    int asked = 0, absent = 0, kept = 0;
     for (uint64_t number = 0; number < 60; ++number) {
         const Sample sample = scenes.sample(number);
         const Example example = maker_.make(sample, {.mentions = true}, 1);
@@ -64,6 +64,14 @@ TEST_F(SceneExamples, HintsAreTheAnswers) {
             for (const Hint& hint : turn.hints) {
                 if (hint.name == "things" || hint.name.empty()) continue;
                 EXPECT_TRUE(says(conversation, hint.words[0])) << turn.question;
+                const std::vector<int32_t> name = tokenizer_.word_ids(hint.name);
+                if (hint.words[0] != hint.name || hint.words.size() < 2 || name.size() != 1) continue;
+                ++kept;
+                for (const Mention& target : conversation.mentions) {
+                    if (conversation.tokens[target.position].id != name[0] || target.token != name[0])
+                        continue;
+                    EXPECT_EQ(target.weight, 0.5f) << turn.question;
+                }
             }
             if (turn.type == "count" && turn.answer != "zero") {
                 EXPECT_TRUE(says(conversation, turn.answer)) << turn.question;
@@ -78,6 +86,7 @@ TEST_F(SceneExamples, HintsAreTheAnswers) {
         }
     }
     EXPECT_GE(asked, 30);
+    EXPECT_GE(kept, 30);
     EXPECT_GE(absent, 5);
 }
 
@@ -228,7 +237,8 @@ TEST_F(SceneExamples, NamesLookAtTheirFrames) {
         {.clip = {.min_frames = 3, .max_frames = 8}, .clip_share = 1.0, .min_turns = 6, .max_turns = 8});
     std::array<int, 2> looks{};
     for (uint64_t number = 0; number < 30; ++number) {
-        const Example example = maker_.make(scenes.sample(number), {.changes = true, .names = true}, 1);
+        const Example example =
+            maker_.make(scenes.sample(number), {.changes = true, .names = true, .looks = true}, 1);
         const Batch batch = collate({example}, {.image_size = 96, .patches = 36}, 1, 0);
         for (size_t head = 0; head < 2; ++head) {
             const LookTargets& look = batch.looks[head];

@@ -154,6 +154,19 @@ TEST_F(Parts, OfACheckpointMayBeginAnew) {
         EXPECT_EQ(zero, !std::string(name).ends_with("v_proj")) << name;
     }
     EXPECT_THAT(test::error_text([&] {
+                    begin({{"init", {{"added_layers", -1}}}});
+                }),
+                testing::AllOf(HasSubstr("added_layers"), HasSubstr("-1")));
+    for (const ordered_json& init :
+         {ordered_json{{"added_layers", 1}}, ordered_json{{"renew", {"compressor"}}}}) {
+        EXPECT_THAT(
+            test::error_text([&] {
+                options_of_recipe(
+                    {{"config", ordered_json::object()}, {"tower", ordered_json::object()}, {"init", init}});
+            }),
+            HasSubstr("need a checkpoint to start from"));
+    }
+    EXPECT_THAT(test::error_text([&] {
                     begin({{"init", {{"renew", {"queries"}}}}});
                 }),
                 testing::AllOf(HasSubstr("renew"), HasSubstr("compressor, projector")));

@@ -132,6 +132,17 @@ TEST_F(Runs, CheckpointOfAnotherShape) {
                                HasSubstr("expected [128, 64]")));
 }
 
+TEST(Recipes, ThoseOfTheRepositoryAreRead) {
+    const auto root = std::filesystem::path(LLAVA_MINI_GOLDEN_DIR).parent_path().parent_path();
+    int recipes = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(root / "recipes")) {
+        if (entry.path().extension() != ".json") continue;
+        ++recipes;
+        EXPECT_FALSE(read_recipe(entry.path()).phases.empty()) << entry.path();
+    }
+    EXPECT_GE(recipes, 6);
+}
+
 TEST_F(Runs, MistakesInRecipes) {
     const auto message = [&](const std::string& from, const std::string& to) {
         std::string recipe = small_recipe(16);
