@@ -96,8 +96,8 @@ void write_curves(const std::filesystem::path& log, const std::filesystem::path&
             for (Curves* curves : {&losses, &by_type, &marks}) drop_behind(x, *curves);
             x_max = std::max(x, 1.0);
         } else if (event == "train") {
-            for (const char* name : {"answers", "patches", "words", "mentions", "changes", "earlier", "asked",
-                                     "looks", "looks_next"}) {
+            for (const char* name : {"answers", "patches", "words", "mentions", "changes", "changes_kept",
+                                     "earlier", "asked", "looks", "looks_next"}) {
                 if (entry.contains(name)) losses[name].points.emplace_back(x, entry[name].get<double>());
             }
         } else if (event == "validation") {

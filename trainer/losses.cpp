@@ -84,6 +84,7 @@ Counts& Counts::operator+=(const Counts& other) {
     words += other.words;
     mentions += other.mentions;
     changes += other.changes;
+    changes_kept += other.changes_kept;
     earlier += other.earlier;
     asked += other.asked;
     for (size_t head = 0; head < looks.size(); ++head) {
@@ -150,6 +151,8 @@ torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights
     }
     if (weights.changes > 0 && batch.change_targets.defined() && batch.earlier_targets.defined()) {
         add(model.scores(out.changes, true), batch.change_targets, weights.changes, now.changes, "change");
+        add(model.scores(out.changes_kept, true), batch.change_targets, weights.changes, now.changes_kept,
+            "change");
         add(model.scores(out.earlier, true), batch.earlier_targets, weights.changes, now.earlier, "earlier");
         now.clips = 1;
     }

@@ -22,7 +22,8 @@ struct TypeCount {
 
 /// Sums over batches; add them up with +=.
 struct Counts {
-    double loss = 0, answers = 0, patches = 0, words = 0, mentions = 0, changes = 0, earlier = 0,
+    double loss = 0, answers = 0, patches = 0, words = 0, mentions = 0, changes = 0, changes_kept = 0,
+           earlier = 0,
            asked = 0;                 // sums of the batches' losses
     std::array<double, 2> looks{};    // the same by head
     int64_t clips = 0;                // batches that have changes
@@ -37,10 +38,11 @@ struct Counts {
 /// Answers: mean cross entropy over the labelled positions. Patches: cross entropy of the projected patch
 /// features against the words of the marks, weighted mean. Words: the vision tokens' mean against all words
 /// of the frame. Mentions: the fused rows of names in questions against the words of their hints.
-/// Changes: the language model's rows of frames, a third of the way, against the words of what is new in them, and
-/// half-way against what was new before. Asked: its rows of names in questions, before the last layer, against the
-/// words of the answer. Looks: minus the logarithm of what two heads of the layer before the last one give, from
-/// names in questions about clips, to frames in which what they name is new, and to those in which the next thing is.
+/// Changes: the language model's rows of frames, a third of the way and half-way, against the words of what is new in
+/// them, and half-way, with the channels in reverse order, against what was new before: a row holds both then, and
+/// heads can look for one and fetch the other. Asked: its rows of names in questions, before the last layer, against
+/// the words of the answer. Looks: minus the logarithm of what two heads of the layer half-way give, from names in
+/// questions about clips, to frames in which what they name is new, and to those in which the next thing is.
 /// Throws Error(kInput) naming the sample when a loss is not finite.
 torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights& weights, Counts& counts);
 

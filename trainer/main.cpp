@@ -12,8 +12,10 @@
 #include "core/error.h"
 #include "tools/help_formatter.h"
 #include "tools/progress_bar.h"
+#include "trainer/blas.h"
 #include "trainer/initialise.h"
 #include "trainer/plan.h"
+#include "trainer/restore.h"
 #include "trainer/run.h"
 #include "trainer/sources.h"
 
@@ -61,11 +63,26 @@ InitialiseOptions beginning(const Flags& flags, const Recipe& recipe) {
 void initial_checkpoint(const Flags& flags, const Recipe& recipe) {
     const fs::path folder = fs::path(flags.out) / "initial";
     if (fs::exists(folder / "model.safetensors")) return;
-    const InitialiseOptions options = beginning(flags, recipe);
+    Flags from = flags;
+    const fs::path restored = fs::path(flags.out) / "initial.restored";
+    std::error_code ignored;
+    fs::remove_all(restored, ignored);  // of a run that was killed
+    if (!flags.checkpoint.empty() && holds_gguf(flags.checkpoint)) {
+        if (flags.tokenizer.empty()) {
+            throw_usage("{}: GGUF files: give the folder of the tokenizer they were made with by --tokenizer",
+                        flags.checkpoint);
+        }
+        restore_checkpoint(flags.checkpoint, flags.tokenizer, restored);
+        from.checkpoint = restored;
+    } else if (!flags.checkpoint.empty() && !flags.tokenizer.empty()) {
+        throw_usage("--tokenizer: {} is a checkpoint with a tokenizer of its own", flags.checkpoint);
+    }
+    const InitialiseOptions options = beginning(from, recipe);
     if (options.tokenizer.empty()) {
         throw_usage("a new model needs a tokenizer: give its folder by --tokenizer");
     }
     write_initial_checkpoint(folder, options);
+    fs::remove_all(restored, ignored);
 }
 
 // Memory and time, of a shape by name or of what the recipe would start from.
@@ -81,6 +98,9 @@ int print_plan(const Flags& flags) {
         if (cases.size() < recipe->phases.size()) {
             std::fprintf(stderr, "llava-mini-train: phases that ask no questions are not in the plan\n");
         }
+    }
+    if (!flags.checkpoint.empty() && holds_gguf(flags.checkpoint)) {
+        throw_usage("--plan: {} holds GGUF files: expected a checkpoint", flags.checkpoint);
     }
     VisionHparams vision;
     LlamaHparams language;
@@ -158,6 +178,7 @@ int fail(const std::string& message, int code) {
 int main(int argc, char** argv) {
     using namespace llava_mini;
     using namespace llava_mini::trainer;
+    start_with_best_kernels(argv);
     CLI::App app{
         "Trains a LLaVA-Mini as a recipe says: from nothing, from a checkpoint, or from a language model and "
         "a vision tower. Started again with the same --out, it goes on from the newest checkpoint.",
@@ -174,14 +195,15 @@ int main(int argc, char** argv) {
                    "Folder of the run: log.jsonl, curves.svg, checkpoints/, at the end model/");
     CLI::Option* checkpoint = app.add_option(
         "--checkpoint", flags.checkpoint,
-        "Start from this checkpoint (Hugging Face layout); what the recipe's model.config says is put over "
-        "its configuration");
+        "Start from this checkpoint (Hugging Face layout), or from a model of this program (language.gguf "
+        "and "
+        "vision.gguf; with --tokenizer); what the recipe's model.config says is put over its configuration");
     app.add_option("--language-model", flags.language,
                    "Folder of a language model; with --vision-tower all that a new model needs")
         ->excludes(checkpoint);
     app.add_option("--vision-tower", flags.vision_tower, "Folder of a CLIP vision tower");
-    app.add_option("--tokenizer", flags.tokenizer, "Folder with the tokenizer of a new model")
-        ->excludes(checkpoint);
+    app.add_option("--tokenizer", flags.tokenizer,
+                   "Folder with the tokenizer of a new model, or of GGUF files to start from");
     app.add_option("-t,--threads", flags.threads, "Threads of the optimiser")->capture_default_str();
     app.add_option("--data-threads", flags.data_threads, "Threads that make batches")
         ->check(CLI::Range(1, 256))

@@ -256,8 +256,7 @@ Outputs LlavaMini::forward(const Batch& batch) {
     auto x = out.inputs = table.index_select(0, batch.rows);
     const Rope angles = rope(batch.positions);
     // Where the aids are read off; each but in the smallest models after the one before.
-    const int n_layer = language_.n_layer, look = std::max(0, n_layer - 2),
-              half = std::min(look, std::max(2, n_layer / 2)),
+    const int n_layer = language_.n_layer, half = std::min(n_layer - 1, std::max(2, n_layer / 2)),
               third = std::min(half, std::max(1, n_layer / 3));
     const auto layers = [&](int first, int end) {
         x = llama_layers("model.layers.", first, end, x, angles, batch.segments);
@@ -268,10 +267,12 @@ Outputs LlavaMini::forward(const Batch& batch) {
     layers(0, third);
     if (batch.change_rows.defined()) out.changes = norm(x.index_select(0, batch.change_rows));
     layers(third, half);
-    if (batch.change_rows.defined()) out.earlier = norm(x.index_select(0, batch.change_rows));
-    layers(half, look);
+    if (batch.change_rows.defined()) {
+        out.changes_kept = norm(x.index_select(0, batch.change_rows));
+        out.earlier = out.changes_kept.flip({1});
+    }
     if (batch.looks[0].defined() || batch.looks[1].defined()) {
-        const std::string layer = fmt::format("model.layers.{}.", look);
+        const std::string layer = fmt::format("model.layers.{}.", half);
         const HeadShape heads{language_.n_head, language_.n_head_kv, language_.head_dim};
         const auto qkv =
             product(rms_norm(x, parameters_[layer + "input_layernorm.weight"], language_.rms_eps),
@@ -282,9 +283,10 @@ Outputs LlavaMini::forward(const Batch& batch) {
                 qkv, heads, angles, static_cast<int64_t>(head) % heads.heads, batch.looks[head].rows);
         }
     }
-    layers(look, look + 1);
+    const int last = std::max(half, n_layer - 1);
+    layers(half, last);
     if (batch.asked_rows.defined()) out.asked = norm(x.index_select(0, batch.asked_rows));
-    layers(look + 1, n_layer);
+    layers(last, n_layer);
     out.logits = scores(norm(x.index_select(0, batch.label_rows)), /*head=*/true);
     return out;
 }

@@ -15,10 +15,10 @@ struct Outputs {
     torch::Tensor projected_patches;  // [F, P, d] of the whole views
     torch::Tensor vision_tokens;      // [F, C * C, d] as they enter the language model
     torch::Tensor fused;              // [fused_rows, d]; empty without pre-fusion
-    // Inside the language model, normed as at its end: [change_rows, d] a third of the way and half-way,
-    // [asked_rows, d] before its last layer.
-    torch::Tensor changes, earlier, asked;
-    std::array<torch::Tensor, 2> look_scores;  // of the batch's looks, in the layer before the last: [N, T]
+    // Inside the language model, normed as at its end: [change_rows, d] a third of the way, half-way, and half-way
+    // with the channels in reverse order; [asked_rows, d] before its last layer.
+    torch::Tensor changes, changes_kept, earlier, asked;
+    std::array<torch::Tensor, 2> look_scores;  // of the batch's looks, in the layer half-way: [N, T]
     torch::Tensor inputs;                      // [rows, d] of the language model
     torch::Tensor logits;                      // [labels, V] at the labelled positions
 };

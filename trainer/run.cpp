@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/hash.h"
+#include "trainer/blas.h"
 #include "trainer/curves.h"
 #include "trainer/data_queue.h"
 #include "trainer/random.h"
@@ -50,6 +51,7 @@ ordered_json report(const Counts& counts, const std::vector<std::string>& names)
     }
     if (counts.clips > 0) {
         out["changes"] = rounded(counts.changes / static_cast<double>(counts.clips));
+        out["changes_kept"] = rounded(counts.changes_kept / static_cast<double>(counts.clips));
         out["earlier"] = rounded(counts.earlier / static_cast<double>(counts.clips));
     }
     for (size_t kind = 0; kind < counts.marks.size(); ++kind) {
@@ -128,6 +130,7 @@ class Run {
         log_.write({{"event", state_.samples == 0 ? "start" : "resume"},
                     {"version", LLAVA_MINI_VERSION},
                     {"torch", TORCH_VERSION},
+                    {"openblas", openblas_kernels()},
                     {"threads", at::get_num_threads()},
                     {"processes", size()},
                     {"seed", recipe_.seed},

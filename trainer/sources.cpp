@@ -51,6 +51,7 @@ scenes::GeneratorOptions scenes_options(const JsonObject& object) {
     share("clip_share", out.clip_share);
     integer("min_frames", out.clip.min_frames);
     integer("max_frames", out.clip.max_frames);
+    share("sequence_share", out.clip.sequence_share);
     integer("min_turns", out.min_turns);
     integer("max_turns", out.max_turns);
     if (object.has("augment")) out.augment = object.boolean_or("augment", true);
@@ -65,20 +66,21 @@ scenes::GeneratorOptions scenes_options(const JsonObject& object) {
 
 std::shared_ptr<const SampleSource> make_scenes(const DataSpec& spec) {
     expect_options(spec, {"split", "seed", "size", "min_things", "max_things", "big_share", "shape_share",
-                          "sign_share", "clip_share", "min_frames", "max_frames", "min_turns", "max_turns",
-                          "augment", "weights", "samples"});
+                          "sign_share", "clip_share", "min_frames", "max_frames", "sequence_share",
+                          "min_turns", "max_turns", "augment", "weights", "samples"});
     const nlohmann::json options = spec.options;
     return std::make_shared<scenes::SceneGenerator>(scenes_options({options, "data source scenes"}));
 }
 
 std::shared_ptr<const SampleSource> make_long_scenes(const DataSpec& spec) {
     expect_options(spec, {"split", "seed", "size", "shape_share", "min_frames", "max_frames", "needle_frames",
-                          "augment", "samples"});
+                          "looks", "augment", "samples"});
     const nlohmann::json options = spec.options;
     const JsonObject object(options, "data source long_scenes");
     const scenes::GeneratorOptions out = scenes_options(object);
     return std::make_shared<scenes::LongClips>(out, out.clip.min_frames, out.clip.max_frames,
-                                               object.integer_or("needle_frames", 1, 1 << 20, 1));
+                                               object.integer_or("needle_frames", 1, 1 << 20, 1),
+                                               object.integer_or("looks", 1, 64, 3));
 }
 
 }  // namespace

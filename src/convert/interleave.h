@@ -20,4 +20,15 @@ inline void interleave_rows(std::span<const float> rows, int64_t head_dim, int64
     }
 }
 
+/// The way back.
+inline void deinterleave_rows(std::span<const float> rows, int64_t head_dim, int64_t columns,
+                              std::span<float> out) {
+    const int64_t half = head_dim / 2, n_rows = static_cast<int64_t>(rows.size()) / columns;
+    for (int64_t row = 0; row < n_rows; ++row) {
+        const int64_t head = row / head_dim, in_head = row % head_dim;
+        const int64_t from = head * head_dim + (in_head % half) * 2 + in_head / half;
+        std::copy_n(rows.begin() + from * columns, columns, out.begin() + row * columns);
+    }
+}
+
 }  // namespace llava_mini

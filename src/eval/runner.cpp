@@ -14,11 +14,40 @@
 namespace llava_mini::eval {
 namespace {
 
+// Who answers, for FILE.partial: the model, and whatever else answers depend on where it is not as usual.
+std::string asker(const RunOptions& options) {
+    std::string text = options.model_id;
+    const auto add = [&](const auto& value, const auto& usual, const char* what) {
+        if (value != usual) text += fmt::format(", {} {}", what, value);
+    };
+    const ImageOptions image;
+    add(options.image.aspect_ratio, image.aspect_ratio, "aspect ratio");
+    add(options.image.resolution_ratio, image.resolution_ratio, "resolution ratio");
+    add(options.image.vision_tokens, image.vision_tokens, "vision tokens");
+    add(options.fusion_frames, 0, "fusion frames");
+    const SessionOptions session;
+    add(static_cast<int>(options.session.kv_type), static_cast<int>(session.kv_type), "KV type");
+    add(options.session.look_again, session.look_again, "look again");
+    add(options.session.official_quirks, session.official_quirks, "official quirks");
+    if (options.session.system_prompt) text += ", system prompt " + *options.session.system_prompt;
+    const SamplingOptions sampling = RunOptions{}.sampling;
+    add(options.sampling.max_tokens, sampling.max_tokens, "tokens at most");
+    add(options.sampling.grammar, sampling.grammar, "grammar");
+    if (options.sampling.temperature > 0) {
+        add(options.sampling.temperature, 0.0f, "temperature");
+        add(options.sampling.top_k, sampling.top_k, "top k");
+        add(options.sampling.top_p, sampling.top_p, "top p");
+        add(options.sampling.min_p, sampling.min_p, "min p");
+        add(options.sampling.seed, sampling.seed, "seed");
+    }
+    return text;
+}
+
 // What several threads share: which sample comes next, what was answered, what went wrong first.
 class Run {
   public:
     Run(const std::shared_ptr<Model>& model, const Items& items, const RunOptions& options)
-        : model_(model), items_(items), options_(options), partial_(options.out) {
+        : model_(model), items_(items), options_(options), asker_(asker(options)), partial_(options.out) {
         if (options_.out.empty()) return;
         partial_ += ".partial";
         take_up();
@@ -46,10 +75,10 @@ class Run {
     void take_up() {
         std::error_code error;
         if (!std::filesystem::exists(partial_, error)) return;
-        std::vector<Prediction> known = read_predictions(partial_, options_.model_id);
+        std::vector<Prediction> known = read_predictions(partial_, asker_);
         AtomicFile whole(partial_);  // without a line that was cut off
         for (Prediction& prediction : known) {
-            whole.write(to_line(prediction, options_.model_id));
+            whole.write(to_line(prediction, asker_));
             known_[prediction.question_id] = std::move(prediction);
         }
         whole.commit();
@@ -138,7 +167,7 @@ class Run {
     void keep(uint64_t sample, Prediction prediction, bool known, size_t turns) {
         const std::lock_guard lock(mutex_);
         if (log_.is_open() && !known) {
-            log_ << to_line(prediction, options_.model_id) << std::flush;
+            log_ << to_line(prediction, asker_) << std::flush;
             if (!log_) throw_system("{}: cannot be written", partial_.string());
         }
         answers_[sample].push_back(std::move(prediction));
@@ -153,6 +182,7 @@ class Run {
     const std::shared_ptr<Model>& model_;
     const Items& items_;
     const RunOptions& options_;
+    const std::string asker_;
     std::filesystem::path partial_;
     std::ofstream log_;
     std::unordered_map<std::string, Prediction> known_;

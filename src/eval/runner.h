@@ -34,7 +34,8 @@ struct RunOptions {
     /// came from an index; 0: all, kept in memory if they fit, else read again for every question.
     int fusion_frames = 0;
     /// Where predictions go: gathered in FILE.partial, from which an interrupted run is taken up again, and
-    /// at the end, in the order of the questions, in FILE. Empty: they are only returned.
+    /// at the end, in the order of the questions, in FILE. Empty: they are only returned. FILE.partial holds in
+    /// `model_id` whatever settings are not the usual ones too: a run with others does not take it up.
     std::filesystem::path out = {};
     Progress progress = {};  ///< questions done and in all (as far as known); false stops
 };
@@ -42,7 +43,8 @@ struct RunOptions {
 /// Every question is asked alone, in a conversation of its own, as the official evaluations do. A sample's
 /// picture is encoded once; so are the frames of a clip, a video of one frame a second, unless it is too long
 /// to keep them. Returns predictions in the order of samples and turns. Throws what reading a
-/// sample or asking throws (predictions so far stay in FILE.partial), Error(kInput) when progress stops it.
+/// sample or asking throws (predictions so far stay in FILE.partial), Error(kInput) when progress stops it, or
+/// FILE.partial is of another model or other settings.
 std::vector<Prediction> run(const std::shared_ptr<Model>& model, const Items& items,
                             const RunOptions& options);
 /// Of a source of samples. Throws Error(kUsage) if it has fewer.

@@ -282,9 +282,9 @@ Clip draw_clip(const SceneOptions& scene, const ClipOptions& options, Random& ra
     Clip clip;
     clip.frames = random.integer(options.min_frames, options.max_frames);
     const double kind = random.uniform();
-    if (kind < 0.55) {
+    if (kind < options.sequence_share) {
         draw_sequence(clip, scene, options, random);
-    } else if (kind < 0.85) {
+    } else if (kind < options.sequence_share + (1 - options.sequence_share) * 2 / 3) {
         clip.kind = Clip::Kind::kMotion;
         draw_motion(clip, scene, random);
     } else {

@@ -29,6 +29,9 @@ inline constexpr std::array<const char*, 11> kClipTypes = {
 
 struct ClipOptions {
     int min_frames = 2, max_frames = 16;
+    /// Of the clips show things that come one after the other; of the rest two thirds one that moves, one third one
+    /// that becomes another.
+    double sequence_share = 0.55;
 };
 
 /// A thing in a clip: seen in frames `from` up to `to` (exclusive), moving evenly from (x, y) of the thing at

@@ -12,17 +12,20 @@
 namespace llava_mini::scenes {
 namespace {
 
-constexpr int kOthers = 12, kLooks = 3;  // other things, and places and sizes of each
+constexpr int kOthers = 12;  // other things
 
 }  // namespace
 
-LongClip::LongClip(const GeneratorOptions& options, uint64_t number, int64_t frames, int64_t needle_frames)
+LongClip::LongClip(const GeneratorOptions& options, uint64_t number, int64_t frames, int64_t needle_frames,
+                   int looks)
     : assets_(Assets::load(options.fonts)),
       scene_(options.scene),
       key_(scatter(number << 2 | static_cast<uint64_t>(options.split)) ^ scatter(~options.seed)),
       frames_(frames),
       stretch_(needle_frames),
+      looks_(looks),
       background_(0, 0) {
+    if (looks < 1) throw_usage("a long clip: each thing in {} places: expected one at least", looks);
     if (needle_frames < 1 || frames / needle_frames < 3) {
         throw_usage(
             "a long clip of {} frames, {} of them with the needle: expected three times as many at least",
@@ -40,7 +43,7 @@ LongClip::LongClip(const GeneratorOptions& options, uint64_t number, int64_t fra
     std::vector<int> taken = {things_[0].noun};
     while (static_cast<int>(taken.size()) <= kOthers) {
         taken.push_back(draw_noun(scene_, taken, random));
-        for (int look = 0; look < kLooks; ++look) add(taken.back());
+        for (int look = 0; look < looks_; ++look) add(taken.back());
     }
     background_ = paint_background(options.size, random);
     if (options.augment.value_or(options.split == Split::kTrain)) look_ = draw_look(options.size, random);
@@ -56,7 +59,7 @@ LongClip::LongClip(const GeneratorOptions& options, uint64_t number, int64_t fra
 
 int LongClip::content_of(int64_t stretch) const {
     if (stretch == needle_stretch_) return 0;
-    return 1 + Random(key_ ^ scatter(static_cast<uint64_t>(stretch))).below(kOthers * kLooks);
+    return 1 + Random(key_ ^ scatter(static_cast<uint64_t>(stretch))).below(kOthers * looks_);
 }
 
 int LongClip::content(int64_t index) const {
@@ -77,8 +80,12 @@ Image LongClip::frame(int64_t index, std::vector<Mark>& marks) const {
 }
 
 LongClips::LongClips(const GeneratorOptions& options, int64_t min_frames, int64_t max_frames,
-                     int64_t needle_frames)
-    : options_(options), min_frames_(min_frames), max_frames_(max_frames), needle_frames_(needle_frames) {
+                     int64_t needle_frames, int looks)
+    : options_(options),
+      min_frames_(min_frames),
+      max_frames_(max_frames),
+      needle_frames_(needle_frames),
+      looks_(looks) {
     constexpr int64_t kMostFrames = 4096;  // a sample holds all of its own
     if (options.size < 32 || options.size > 1024) {
         throw_usage("size of long clips: expected 32 to 1024 pixels, found {}", options.size);
@@ -86,6 +93,7 @@ LongClips::LongClips(const GeneratorOptions& options, int64_t min_frames, int64_
     if (max_frames > kMostFrames) {
         throw_usage("long clips of up to {} frames: expected {} at most", max_frames, kMostFrames);
     }
+    if (looks < 1) throw_usage("long clips: each thing in {} places: expected one at least", looks);
     if (needle_frames < 1 || min_frames < 3 * needle_frames || max_frames < min_frames) {
         throw_usage(
             "long clips of {} to {} frames, {} of them with the needle: expected three times as many at "
@@ -99,7 +107,7 @@ Sample LongClips::sample(uint64_t number) const {
     const double ratio = static_cast<double>(max_frames_) / static_cast<double>(min_frames_);
     const auto frames = std::min(max_frames_, static_cast<int64_t>(static_cast<double>(min_frames_) *
                                                                    std::pow(ratio, random.uniform())));
-    const LongClip clip(options_, number, frames, needle_frames_);
+    const LongClip clip(options_, number, frames, needle_frames_, looks_);
     Sample sample;
     sample.id = fmt::format("long-{}-{}-{}-{}", frames, options_.seed,
                             kSplits[static_cast<size_t>(options_.split)], number);

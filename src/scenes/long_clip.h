@@ -15,9 +15,11 @@ namespace llava_mini::scenes {
 class LongClip {
   public:
     /// `options` give seed, split, size, fonts and augmentation; `number` tells clips of one kind apart.
-    /// The needle stays for `needle_frames`; so does everything else, so that length gives nothing away.
-    /// Throws Error(kUsage) unless 1 <= needle_frames and there are three stretches at least.
-    LongClip(const GeneratorOptions& options, uint64_t number, int64_t frames, int64_t needle_frames = 1);
+    /// The needle stays for `needle_frames`; so does everything else, so that length gives nothing away. Other things
+    /// are seen in up to `looks` places and sizes each. Throws Error(kUsage) unless 1 <= needle_frames, 1 <= looks and
+    /// there are three stretches at least.
+    LongClip(const GeneratorOptions& options, uint64_t number, int64_t frames, int64_t needle_frames = 1,
+             int looks = 3);
 
     int64_t frames() const { return frames_; }
     /// First frame that shows the needle.
@@ -42,6 +44,7 @@ class LongClip {
     SceneOptions scene_;
     uint64_t key_;
     int64_t frames_, stretch_, needle_stretch_ = 0;
+    int looks_;
     std::vector<Thing> things_;  // by content: the needle, then what comes and goes
     Look look_;
     Canvas background_;
@@ -52,7 +55,8 @@ class LongClip {
 class LongClips : public SampleSource {
   public:
     /// Throws Error(kUsage) unless 3 * needle_frames <= min_frames <= max_frames.
-    LongClips(const GeneratorOptions& options, int64_t min_frames, int64_t max_frames, int64_t needle_frames);
+    LongClips(const GeneratorOptions& options, int64_t min_frames, int64_t max_frames, int64_t needle_frames,
+              int looks = 3);
 
     uint64_t size() const override { return options_.samples; }
     /// All frames of it. Frames of one content are equal, so that what is computed of a frame
@@ -62,6 +66,7 @@ class LongClips : public SampleSource {
   private:
     GeneratorOptions options_;
     int64_t min_frames_, max_frames_, needle_frames_;
+    int looks_;
 };
 
 }  // namespace llava_mini::scenes

@@ -102,7 +102,7 @@ TEST_F(RunnerTest, FusionFrames) {
         const bool last_of_sample = predictions[n + 1].question_id.ends_with("/0");
         Prediction known = predictions[n];
         known.text = "known";
-        if (!last_of_sample) partial += to_line(known, options.model_id);
+        if (!last_of_sample) partial += to_line(known, "golden, fusion frames 1, tokens at most 4");
     }
     dir.write("answers.jsonl.partial", partial);
     const std::vector<Prediction> again = run(model, source, options);
@@ -154,7 +154,13 @@ TEST_F(RunnerTest, InterruptedRunGoesOn) {
     again.model_id = "another";
     dir.write("again.jsonl.partial", file);
     EXPECT_THAT(error_text([&] { run(model, source, again); }),
-                HasSubstr("model_id: expected another, found golden"));
+                HasSubstr("model_id: expected another, tokens at most 4, found golden"));
+    // Nor does a run with other settings take over what was answered without them.
+    again.model_id = options.model_id;
+    again.sampling.max_tokens = 5;
+    EXPECT_THAT(error_text([&] { run(model, source, again); }),
+                HasSubstr("model_id: expected golden, tokens at most 5, found golden"));
+    EXPECT_EQ(read_text_file(dir / "again.jsonl.partial", 1 << 20), file);
 }
 
 TEST_F(RunnerTest, DamagedAnswers) {

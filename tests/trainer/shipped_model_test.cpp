@@ -4,11 +4,11 @@
 
 #include "convert/convert.h"
 #include "dump/dump.h"
-#include "llm/language_gguf.h"
 #include "media/picture_writer.h"
 #include "model/gguf_file.h"
 #include "scenes/generator.h"
 #include "trainer/losses.h"
+#include "trainer/restore.h"
 #include "trainer/small_run.h"
 
 namespace llava_mini::trainer {
@@ -18,62 +18,7 @@ namespace fs = std::filesystem;
 using namespace test_support;
 
 const fs::path kRoot = fs::path(LLAVA_MINI_GOLDEN_DIR).parent_path().parent_path();
-const fs::path kModel = kRoot / "models" / "tiny";
-
-std::vector<float> floats_of(const GgufFile& file, const TensorSpec& spec) {
-    const GgufTensor* tensor = file.find(spec.gguf);
-    if (tensor == nullptr) throw std::out_of_range(spec.gguf);
-    std::vector<uint8_t> bytes(tensor->bytes);
-    file.read(*tensor, 0, bytes);
-    int64_t count = 1;
-    for (const int64_t size : tensor->shape) count *= size;
-    std::vector<float> values(static_cast<size_t>(count));
-    if (tensor->type == GGML_TYPE_F32) {
-        std::memcpy(values.data(), bytes.data(), bytes.size());
-    } else {
-        ggml_get_type_traits(tensor->type)->to_float(bytes.data(), values.data(), count);
-    }
-    if (spec.interleave_heads == 0) return values;
-    // The order of GGUF's `llama` back to the half-split one.
-    const int64_t columns = spec.shape.back(), rows = count / columns,
-                  head_dim = rows / spec.interleave_heads;
-    std::vector<float> split(values.size());
-    for (int64_t row = 0; row < rows; ++row) {
-        const int64_t in_head = row % head_dim;
-        const int64_t to = row - in_head + in_head / 2 + in_head % 2 * (head_dim / 2);
-        std::copy_n(values.begin() + row * columns, columns, split.begin() + to * columns);
-    }
-    return split;
-}
-
-// Writes the checkpoint that the shipped files were converted from, its values as f16 kept them.
-void write_checkpoint(const fs::path& folder) {
-    const GgufFile language(kModel / kLanguageFile), vision(kModel / kVisionFile);
-    const VisionHparams hparams = read_vision_hparams(vision.metadata(), vision.name());
-    std::vector<SafetensorsWriter::Tensor> tensors;
-    std::vector<std::vector<float>> values;
-    const auto add = [&](const GgufFile& file, const std::vector<TensorSpec>& specs,
-                         const std::string& prefix) {
-        for (const TensorSpec& spec : specs) {
-            tensors.push_back({prefix + spec.checkpoint, GGML_TYPE_F32, spec.shape});
-            values.push_back(floats_of(file, spec));
-        }
-    };
-    add(language, language_tensors(read_language_hparams(language)), "");
-    add(vision, tower_tensors(hparams), kTowerInsidePrefix);
-    add(vision, bridge_tensors(hparams), "model.");
-    fs::create_directories(folder / "vision_tower");
-    fs::copy(kModel / "training" / "config.json", folder / "config.json");
-    fs::copy(kModel / "training" / "tower.json", folder / "vision_tower" / "config.json");
-    for (const char* name : {"tokenizer.model", "tokenizer_config.json"}) {
-        fs::copy(kRoot / "recipes" / "tiny-tokenizer" / name, folder / name);
-    }
-    SafetensorsWriter writer(folder / "model.safetensors", tensors);
-    for (const std::vector<float>& v : values) {
-        writer.write({reinterpret_cast<const uint8_t*>(v.data()), v.size() * sizeof(float)});
-    }
-    writer.commit();
-}
+const fs::path kModel = kRoot / "models" / "tiny", kTokenizer = kRoot / "recipes" / "tiny-tokenizer";
 
 std::vector<uint8_t> bytes_of(const GgufFile& file, const GgufTensor& tensor) {
     std::vector<uint8_t> bytes(tensor.bytes);
@@ -84,7 +29,7 @@ std::vector<uint8_t> bytes_of(const GgufFile& file, const GgufTensor& tensor) {
 TEST(ShippedModel, TrainerEqualsRuntime) {
     const torch::NoGradGuard no_gradients;
     const test::TempDir dir;
-    write_checkpoint(dir / "checkpoint");
+    restore_checkpoint(kModel, kTokenizer, dir / "checkpoint");
     convert_checkpoint({.checkpoint = dir / "checkpoint",
                         .vision_tower = {},
                         .out = dir / "gguf",
@@ -128,7 +73,7 @@ TEST(ShippedModel, TrainerEqualsRuntime) {
 
 TEST(ShippedModel, IsWhatConvertMakes) {
     const test::TempDir dir;
-    write_checkpoint(dir / "checkpoint");
+    restore_checkpoint(kModel, kTokenizer, dir / "checkpoint");
     convert_checkpoint({.checkpoint = dir / "checkpoint",
                         .vision_tower = {},
                         .out = dir / "gguf",

@@ -1,0 +1,152 @@
+#include "trainer/restore.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "convert/checkpoint_config.h"
+#include "convert/convert.h"
+#include "convert/interleave.h"
+#include "convert/language_metadata.h"
+#include "convert/quantization.h"
+#include "convert/safetensors.h"
+#include "core/error.h"
+#include "core/file.h"
+#include "llm/language_gguf.h"
+#include "model/gguf_file.h"
+#include "model/tensor_names.h"
+#include "model/vision_weights.h"
+#include "trainer/initialise.h"
+
+namespace llava_mini::trainer {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+// A tensor of a GGUF file under the checkpoint's full name.
+struct Source {
+    const GgufFile* file;
+    TensorSpec spec;
+    std::string name;
+};
+
+void write_text(const fs::path& path, const std::string& text) {
+    AtomicFile file(path);
+    file.write(text);
+    file.commit();
+}
+
+ordered_json language_config(const LlamaHparams& lm, const VisionHparams& vision, const GgufFile& file) {
+    ordered_json config = {{"architectures", {"LlavaMiniLlamaForCausalLM"}},
+                           {"model_type", "llava_mini_llama"},
+                           {"hidden_size", lm.n_embd},
+                           {"intermediate_size", lm.n_ff},
+                           {"num_hidden_layers", lm.n_layer},
+                           {"num_attention_heads", lm.n_head},
+                           {"num_key_value_heads", lm.n_head_kv},
+                           {"head_dim", lm.head_dim},
+                           {"vocab_size", lm.n_vocab},
+                           {"max_position_embeddings", lm.n_ctx_train},
+                           {"rms_norm_eps", lm.rms_eps},
+                           {"rope_theta", lm.rope_theta},
+                           {"hidden_act", "silu"},
+                           {"tie_word_embeddings", lm.tied_embeddings},
+                           {"mm_hidden_size", vision.n_embd},
+                           {"mm_vision_tower", "vision_tower"},
+                           {"unfreeze_mm_vision_tower", true},  // the weights inside the checkpoint count
+                           {"mm_projector_type", "mlp2x_gelu"},
+                           {"mm_vision_select_layer", -1},  // the file holds no layer that is never used
+                           {"mm_vision_select_feature", "patch"},
+                           {"image_aspect_ratio", vision.image_aspect_ratio},
+                           {"resolution_ratio", vision.resolution_ratio},
+                           {"prefusion_layer_num", vision.prefusion.n_layer},
+                           {"torch_dtype", "float32"}};
+    for (const auto& [key, field] : {std::pair{"tokenizer.ggml.bos_token_id", "bos_token_id"},
+                                     {"tokenizer.ggml.eos_token_id", "eos_token_id"}}) {
+        if (file.has(key)) config[field] = file.get_u32(key);
+    }
+    if (lm.rope_linear_factor != 1.0f) {
+        config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", lm.rope_linear_factor}};
+    }
+    if (vision.max_prompt_tokens > 0) config["tokenizer_model_max_length"] = vision.max_prompt_tokens;
+    if (!vision.compressor_grids.empty()) {
+        config["compressor_size"] = vision.compressor_grids;
+        if (vision.compressor_grids.size() == 1) config["compressor_size"] = vision.compressor_grids.front();
+        config["compressor_head_dim"] = vision.compressor_head_dim;
+        if (vision.average_pooling) config["compressor"] = "average";
+    }
+    return config;
+}
+
+ordered_json tower_config(const VisionHparams& vision) {
+    return {{"model_type", "clip_vision_model"},    {"image_size", vision.image_size},
+            {"patch_size", vision.patch_size},      {"hidden_size", vision.n_embd},
+            {"intermediate_size", vision.n_ff},     {"num_hidden_layers", vision.n_layer},
+            {"num_attention_heads", vision.n_head}, {"layer_norm_eps", vision.layer_norm_eps},
+            {"hidden_act", vision.activation}};
+}
+
+// Whole, as f32 in the checkpoint's order of rows.
+std::vector<float> values_of(const Source& source) {
+    const GgufTensor& tensor = *source.file->find(source.spec.gguf);
+    const int64_t columns = tensor.shape[0], rows = tensor.shape[1] * tensor.shape[2] * tensor.shape[3];
+    std::vector<uint8_t> bytes(tensor.bytes);
+    source.file->read(tensor, 0, bytes);
+    std::vector<float> values(static_cast<size_t>(rows * columns));
+    dequantize_rows(tensor.type, bytes, rows, columns, values, 1);
+    if (source.spec.interleave_heads == 0) return values;
+    std::vector<float> ordered(values.size());
+    deinterleave_rows(values, rows / source.spec.interleave_heads, columns, ordered);
+    return ordered;
+}
+
+}  // namespace
+
+bool holds_gguf(const fs::path& folder) {
+    return fs::exists(folder / kLanguageFile) && fs::exists(folder / kVisionFile);
+}
+
+void restore_checkpoint(const fs::path& folder, const fs::path& tokenizer, const fs::path& out) {
+    const GgufFile language_file(folder / kLanguageFile), vision_file(folder / kVisionFile);
+    const LlamaHparams language = read_language_hparams(language_file);
+    const VisionHparams vision = read_vision_hparams(vision_file.metadata(), vision_file.name());
+    if (language_file.find(kLanguageRopeFactors) != nullptr) {
+        throw_input(
+            "{}: Llama 3's rope scaling cannot be restored from GGUF, which holds its factors alone: start "
+            "from the "
+            "checkpoint",
+            language_file.name());
+    }
+    if (vision.prefusion.n_embd != language.n_embd) {
+        throw_input("{}: made for a language model of width {}, {} has {}", vision_file.name(),
+                    vision.prefusion.n_embd, language_file.name(), language.n_embd);
+    }
+    checked_vision_tensors(vision_file, vision);
+
+    std::vector<Source> sources;
+    const auto add = [&](const GgufFile& file, const std::vector<TensorSpec>& specs,
+                         const std::string& prefix) {
+        for (const TensorSpec& spec : specs) sources.push_back({&file, spec, prefix + spec.checkpoint});
+    };
+    add(language_file, language_tensors(language), "");
+    add(vision_file, bridge_tensors(vision), "model.");
+    add(vision_file, tower_tensors(vision), kTowerInsidePrefix);
+
+    copy_tokenizer(tokenizer, out);
+    write_text(out / "config.json", language_config(language, vision, language_file).dump(2) + "\n");
+    write_text(out / "vision_tower/config.json", tower_config(vision).dump(2) + "\n");
+    write_text(
+        out / "vision_tower/preprocessor_config.json",
+        ordered_json{{"image_mean", vision.image_mean}, {"image_std", vision.image_std}}.dump(2) + "\n");
+    std::vector<SafetensorsWriter::Tensor> tensors;
+    for (const Source& source : sources) tensors.push_back({source.name, GGML_TYPE_F32, source.spec.shape});
+    SafetensorsWriter writer(out / "model.safetensors", tensors);
+    for (const Source& source : sources) {
+        const std::vector<float> values = values_of(source);
+        writer.write({reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)});
+    }
+    writer.commit();
+}
+
+}  // namespace llava_mini::trainer
