@@ -112,6 +112,7 @@ class Collator {
         if (!asked_rows_.empty()) batch.asked_rows = tensor_of(asked_rows_);
         batch.asked_targets = asked_targets_.tensors();
         for (size_t head = 0; head < looks_.size(); ++head) batch.looks[head] = look_targets(looks_[head]);
+        batch.found_targets = found_targets_.tensors();
         batch.earlier_targets = earlier_targets_.tensors();
         batch.word_targets = word_targets_.tensors();
     }
@@ -250,20 +251,33 @@ class Collator {
         std::vector<int64_t> targets;
     };
 
-    void add_looks(const Example& example, const std::vector<int64_t>& moments, int32_t name, int64_t row,
-                   const Segment& segment) {
-        const auto says = [name](const std::vector<Change>& words) {
-            return std::any_of(words.begin(), words.end(),
-                               [name](const Change& c) { return c.token == name; });
+    void add_looks(const Example& example, const std::vector<int64_t>& moments, int32_t name,
+                   const std::vector<int32_t>& answer, int64_t row, const Segment& segment) {
+        if (example.news.empty()) return;
+        const auto says = [](const std::vector<Change>& words, const auto& wanted) {
+            return std::any_of(words.begin(), words.end(), [&](const Change& c) {
+                return std::count(std::begin(wanted), std::end(wanted), c.token) > 0;
+            });
         };
-        std::array<std::vector<int64_t>, 2> targets;
+        const std::array<int32_t, 1> names = {name};
+        std::array<std::vector<int64_t>, kLookHeads> targets;
         for (size_t moment = 0; moment < example.news.size(); ++moment) {
             if (!example.news[moment]) continue;
-            if (says(example.changes[moment])) targets[0].push_back(moments[moment]);
-            if (says(example.earlier[moment])) targets[1].push_back(moments[moment]);
+            const std::vector<Change>&now = example.changes[moment], &before = example.earlier[moment];
+            if (says(now, names)) targets[0].push_back(moments[moment]);
+            if (says(before, names) && says(now, answer)) targets[1].push_back(moments[moment]);
+            if (says(now, names) && says(before, answer)) targets[2].push_back(moments[moment]);
         }
-        for (size_t head = 0; head < targets.size(); ++head) {
-            if (!targets[head].empty()) looks_[head].push_back({row, segment, std::move(targets[head])});
+        if (!targets[0].empty()) looks_[0].push_back({row, segment, std::move(targets[0])});
+        if (!targets[1].empty() || !targets[2].empty()) {
+            for (const int32_t word : answer) {
+                found_targets_.add(static_cast<int64_t>(looks_[1].size()), word,
+                                   1.0f / static_cast<float>(answer.size()));
+            }
+        }
+        for (const size_t head : {1, 2}) {
+            if (targets[head].empty()) targets[head].push_back(segment.prefix_start);
+            looks_[head].push_back({row, segment, std::move(targets[head])});
         }
     }
 
@@ -336,7 +350,8 @@ class Collator {
                                    1.0f / static_cast<float>(conversation.answer_words.size()));
             }
             asked_rows_.push_back(row);
-            add_looks(example, beginning.moments, conversation.tokens[name].id, row, batch.segments.back());
+            add_looks(example, beginning.moments, conversation.tokens[name].id, conversation.answer_words,
+                      row, batch.segments.back());
         }
         ++batch.conversations;
     }
@@ -365,9 +380,9 @@ class Collator {
     std::vector<int64_t> text_ids_, positions_, text_targets_, plain_ids_, rows_, row_positions_, label_rows_,
         labels_, change_rows_, asked_rows_;
     std::vector<float> text_weights_;
-    std::array<std::vector<Look>, 2> looks_;
+    std::array<std::vector<Look>, kLookHeads> looks_;
     TargetList patch_targets_, mention_targets_, change_targets_, earlier_targets_, asked_targets_,
-        word_targets_;
+        found_targets_, word_targets_;
 };
 
 }  // namespace

@@ -80,6 +80,9 @@ struct LookTargets {
     bool defined() const { return rows.defined(); }
 };
 
+/// Heads that are taught where to look.
+inline constexpr size_t kLookHeads = 3;
+
 /// F frames (text-only examples count as one, all zero), N fused text rows, A answers.
 struct Batch {
     uint64_t number = 0;
@@ -117,8 +120,11 @@ struct Batch {
     // Names in questions, near the answer: of the rows asked_rows of the language model.
     torch::Tensor asked_rows;
     WordTargets asked_targets;
-    // Names in questions about clips: where what they name is new (first head), and where the next thing is (second).
-    std::array<LookTargets, 2> looks;
+    // Names in questions about clips, by head. The first: where what they name is new. The second: where the next thing
+    // is, if that tells the answer; the third: where what they name is new, if what was new before tells it. Where it
+    // does not, these two look at the conversation's first row.
+    std::array<LookTargets, kLookHeads> looks;
+    WordTargets found_targets;  // what the second and third fetch together: the answer, of rows of looks[1]
     WordTargets change_targets, earlier_targets;
     WordTargets word_targets;  // of rows of [F]; weight 1 / number of words
 };

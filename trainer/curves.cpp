@@ -97,7 +97,7 @@ void write_curves(const std::filesystem::path& log, const std::filesystem::path&
             x_max = std::max(x, 1.0);
         } else if (event == "train") {
             for (const char* name : {"answers", "patches", "words", "mentions", "changes", "changes_kept",
-                                     "earlier", "asked", "looks", "looks_next"}) {
+                                     "earlier", "asked", "looks", "looks_next", "looks_before", "found"}) {
                 if (entry.contains(name)) losses[name].points.emplace_back(x, entry[name].get<double>());
             }
         } else if (event == "validation") {

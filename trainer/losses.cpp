@@ -87,6 +87,8 @@ Counts& Counts::operator+=(const Counts& other) {
     changes_kept += other.changes_kept;
     earlier += other.earlier;
     asked += other.asked;
+    found += other.found;
+    found_batches += other.found_batches;
     for (size_t head = 0; head < looks.size(); ++head) {
         looks[head] += other.looks[head];
         looked[head] += other.looked[head];
@@ -162,12 +164,16 @@ torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights
     for (size_t head = 0; head < batch.looks.size() && weights.looks > 0; ++head) {
         const LookTargets& look = batch.looks[head];
         if (!look.defined()) continue;
-        const auto share = out.look_scores[head].masked_fill(~look.visible, -INFINITY).log_softmax(1);
+        const auto share = out.look_scores[head].log_softmax(1);
         const auto loss = -share.masked_fill(~look.targets, -INFINITY).logsumexp(1).mean();
         now.looks[head] = loss.item<double>();
         now.looked[head] = 1;
         check_finite(now.looks[head], "look", batch);
         total = total + loss * (weights.looks / static_cast<double>(batch.looks.size()));
+    }
+    if (weights.looks > 0 && batch.found_targets.defined()) {
+        add(model.scores(out.found, true), batch.found_targets, weights.looks, now.found, "found");
+        now.found_batches = 1;
     }
     now.loss = total.item<double>();
     counts += now;

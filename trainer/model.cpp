@@ -202,6 +202,35 @@ torch::Tensor LlavaMini::project_patches(const Batch& batch) {
     return project(features.select(1, views - 1));
 }
 
+// What the taught heads of a layer see and fetch; x are the layer's inputs.
+void LlavaMini::look(const Batch& batch, const torch::Tensor& x, const Rope& rope, int layer,
+                     Outputs& out) const {
+    const std::string prefix = fmt::format("model.layers.{}.", layer);
+    const HeadShape heads{language_.n_head, language_.n_head_kv, language_.head_dim};
+    const auto qkv = product(rms_norm(x, parameters_[prefix + "input_layernorm.weight"], language_.rms_eps),
+                             prefix + "self_attn.qkv");
+    const int64_t d = heads.head_dim;
+    torch::Tensor fetched;
+    for (size_t i = 0; i < kLookHeads; ++i) {
+        const LookTargets& look = batch.looks[i];
+        if (!look.defined()) continue;
+        const int64_t head = static_cast<int64_t>(i) % heads.heads;
+        out.look_scores[i] =
+            attention_scores(qkv, heads, rope, head, look.rows).masked_fill(~look.visible, -INFINITY);
+        if (i == 0) continue;
+        const int64_t value = heads.heads + heads.kv_heads + head / (heads.heads / heads.kv_heads);
+        const auto mean =
+            torch::matmul(out.look_scores[i].softmax(1), qkv.slice(1, value * d, (value + 1) * d));
+        const auto added = torch::matmul(
+            mean, parameters_[prefix + "self_attn.o_proj.weight"].slice(1, head * d, (head + 1) * d).t());
+        fetched = fetched.defined() ? fetched + added : added;
+    }
+    if (!fetched.defined()) return;
+    const auto rows = x.index_select(0, batch.looks[1].rows).detach();
+    out.found = fetched * torch::rsqrt(rows.square().mean(1, true) + language_.rms_eps) *
+                parameters_["model.norm.weight"];
+}
+
 Outputs LlavaMini::forward(const Batch& batch) {
     const int64_t frames = batch.frames, n = vision_.resolution_ratio, patches = vision_.patches();
     const int64_t views = batch.pixels.size(0) / frames, d = language_.n_embd;
@@ -271,18 +300,7 @@ Outputs LlavaMini::forward(const Batch& batch) {
         out.changes_kept = norm(x.index_select(0, batch.change_rows));
         out.earlier = out.changes_kept.flip({1});
     }
-    if (batch.looks[0].defined() || batch.looks[1].defined()) {
-        const std::string layer = fmt::format("model.layers.{}.", half);
-        const HeadShape heads{language_.n_head, language_.n_head_kv, language_.head_dim};
-        const auto qkv =
-            product(rms_norm(x, parameters_[layer + "input_layernorm.weight"], language_.rms_eps),
-                    layer + "self_attn.qkv");
-        for (size_t head = 0; head < batch.looks.size(); ++head) {
-            if (!batch.looks[head].defined()) continue;
-            out.look_scores[head] = attention_scores(
-                qkv, heads, angles, static_cast<int64_t>(head) % heads.heads, batch.looks[head].rows);
-        }
-    }
+    if (batch.looks[0].defined() || batch.looks[1].defined()) look(batch, x, angles, half, out);
     const int last = std::max(half, n_layer - 1);
     layers(half, last);
     if (batch.asked_rows.defined()) out.asked = norm(x.index_select(0, batch.asked_rows));

@@ -18,9 +18,12 @@ struct Outputs {
     // Inside the language model, normed as at its end: [change_rows, d] a third of the way, half-way, and half-way
     // with the channels in reverse order; [asked_rows, d] before its last layer.
     torch::Tensor changes, changes_kept, earlier, asked;
-    std::array<torch::Tensor, 2> look_scores;  // of the batch's looks, in the layer half-way: [N, T]
-    torch::Tensor inputs;                      // [rows, d] of the language model
-    torch::Tensor logits;                      // [labels, V] at the labelled positions
+    // Of the batch's looks, in the layer half-way: attention before the softmax, -inf where nothing is seen [N, T].
+    std::array<torch::Tensor, kLookHeads> look_scores;
+    torch::Tensor
+        found;  // what the second and third head add to their rows, as the final norm would scale it: [N, d]
+    torch::Tensor inputs;  // [rows, d] of the language model
+    torch::Tensor logits;  // [labels, V] at the labelled positions
 };
 
 /// Weights and shape. Not thread-safe.
@@ -52,6 +55,7 @@ class LlavaMini {
                               const std::vector<Segment>& segments) const;
     torch::Tensor llama_layers(const std::string& prefix, int first, int end, torch::Tensor x,
                                const Rope& rope, const std::vector<Segment>& segments) const;
+    void look(const Batch& batch, const torch::Tensor& x, const Rope& rope, int layer, Outputs& out) const;
     torch::Tensor product(const torch::Tensor& x, const std::string& key, bool bias = false) const;
     torch::Tensor value(const std::string& key) const;
     torch::Tensor embed(const torch::Tensor& ids) const;

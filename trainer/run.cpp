@@ -43,11 +43,14 @@ ordered_json report(const Counts& counts, const std::vector<std::string>& names)
     if (counts.words > 0) out["words"] = rounded(counts.words / n);
     if (counts.mentions > 0) out["mentions"] = rounded(counts.mentions / n);
     if (counts.asked > 0) out["asked"] = rounded(counts.asked / n);
-    constexpr std::array<const char*, 2> kLooks = {"looks", "looks_next"};
+    constexpr std::array<const char*, kLookHeads> kLooks = {"looks", "looks_next", "looks_before"};
     for (size_t head = 0; head < kLooks.size(); ++head) {
         if (counts.looked[head] > 0) {
             out[kLooks[head]] = rounded(counts.looks[head] / static_cast<double>(counts.looked[head]));
         }
+    }
+    if (counts.found_batches > 0) {
+        out["found"] = rounded(counts.found / static_cast<double>(counts.found_batches));
     }
     if (counts.clips > 0) {
         out["changes"] = rounded(counts.changes / static_cast<double>(counts.clips));

@@ -231,43 +231,79 @@ TEST_F(SceneExamples, NamesAskedForHaveTheAnswer) {
     EXPECT_GT(names, 30);
 }
 
-// A name in a question about a clip looks at the frames in which it is new, and in which the next thing is.
+// A name in a question about a clip looks at the frames in which it is new, and where the answer is told: where the next
+// thing is, or where it is new and follows the answer; else at the beginning.
 TEST_F(SceneExamples, NamesLookAtTheirFrames) {
-    const scenes::SceneGenerator scenes(
-        {.clip = {.min_frames = 3, .max_frames = 8}, .clip_share = 1.0, .min_turns = 6, .max_turns = 8});
-    std::array<int, 2> looks{};
+    const scenes::SceneGenerator scenes({.clip = {.min_frames = 3, .max_frames = 8, .sequence_share = 0.7},
+                                         .clip_share = 1.0,
+                                         .min_turns = 6,
+                                         .max_turns = 8});
+    std::array<int, kLookHeads> looks{};
+    std::map<std::string, std::array<int, kLookHeads>>
+        told;  // by type of question, names that look at frames
     for (uint64_t number = 0; number < 30; ++number) {
         const Example example =
             maker_.make(scenes.sample(number), {.changes = true, .names = true, .looks = true}, 1);
         const Batch batch = collate({example}, {.image_size = 96, .patches = 36}, 1, 0);
-        for (size_t head = 0; head < 2; ++head) {
+        ASSERT_TRUE(batch.looks[1].defined());
+        ASSERT_TRUE(batch.looks[1].rows.equal(batch.looks[2].rows));
+        // Names in the order of conversations, as the rows of heads that always look somewhere.
+        std::vector<std::pair<const Conversation*, size_t>> names;
+        for (const Conversation& c : example.conversations) {
+            for (const size_t name : c.names) names.emplace_back(&c, name);
+        }
+        ASSERT_EQ(batch.looks[1].rows.size(0), static_cast<int64_t>(names.size()));
+        std::set<int64_t> found_rows;
+        for (int64_t i = 0; batch.found_targets.defined() && i < batch.found_targets.rows.size(0); ++i) {
+            const auto row = batch.found_targets.rows[i].item<int64_t>();
+            found_rows.insert(row);
+            const auto& words = names[static_cast<size_t>(row)].first->answer_words;
+            EXPECT_EQ(std::count(words.begin(), words.end(), batch.found_targets.tokens[i].item<int64_t>()),
+                      1);
+        }
+        for (size_t head = 0; head < kLookHeads; ++head) {
             const LookTargets& look = batch.looks[head];
-            for (int64_t i = 0; look.defined() && i < look.rows.size(0); ++i) {
+            size_t at = 0;
+            for (int64_t i = 0; look.defined() && i < look.rows.size(0); ++i, ++at) {
                 ++looks[head];
                 const auto row = look.rows[i].item<int64_t>();
-                const auto text = batch.rows[row].item<int64_t>();
-                ASSERT_LT(text, batch.fused_rows);
-                // Where text is the mean over frames, fused row r is made of the first frame's text row r.
-                const auto name = batch.text_ids[text].item<int64_t>();
-                const auto says = [&](const std::vector<Change>& words) {
-                    return std::any_of(words.begin(), words.end(),
-                                       [&](const Change& c) { return c.token == name; });
+                // The first head passes over names of what is nowhere new.
+                while (batch.looks[1].rows[static_cast<int64_t>(at)].item<int64_t>() != row) ++at;
+                const auto& [conversation, position] = names[at];
+                const auto says = [](const std::vector<Change>& words, const std::vector<int32_t>& wanted) {
+                    return std::any_of(words.begin(), words.end(), [&](const Change& c) {
+                        return std::count(wanted.begin(), wanted.end(), c.token) > 0;
+                    });
                 };
+                const std::vector<int32_t> name = {conversation->tokens[position].id},
+                                           &answer = conversation->answer_words;
+                const auto segment = std::find_if(
+                    batch.segments.begin(), batch.segments.end(),
+                    [&](const Segment& s) { return row >= s.start && row < s.start + s.length; });
                 std::set<int64_t> expected;
                 for (size_t m = 0; m < example.news.size(); ++m) {
-                    if (example.news[m] && says(head == 0 ? example.changes[m] : example.earlier[m])) {
+                    if (!example.news[m]) continue;
+                    const bool is_new = says(example.changes[m], name),
+                               was_new = says(example.earlier[m], name);
+                    if (head == 0   ? is_new
+                        : head == 1 ? was_new && says(example.changes[m], answer)
+                                    : is_new && says(example.earlier[m], answer)) {
                         expected.insert(batch.change_rows[static_cast<int64_t>(m)].item<int64_t>());
                     }
+                }
+                if (!expected.empty()) {
+                    ++told[types_.names()[static_cast<size_t>(conversation->answer_types[0])]][head];
+                    EXPECT_TRUE(head == 0 || found_rows.contains(static_cast<int64_t>(at))) << number;
+                } else {
+                    EXPECT_GT(head, 0u);
+                    expected.insert(segment->prefix_start);
                 }
                 std::set<int64_t> found;
                 for (int64_t other = 0; other < batch.rows.size(0); ++other) {
                     if (look.targets[i][other].item<bool>()) found.insert(other);
                 }
-                EXPECT_EQ(found, expected) << number << " row " << row;
+                EXPECT_EQ(found, expected) << number << " row " << row << " head " << head;
                 // It sees its own segment up to itself, and the rows that begin it.
-                const auto segment = std::find_if(
-                    batch.segments.begin(), batch.segments.end(),
-                    [&](const Segment& s) { return row >= s.start && row < s.start + s.length; });
                 EXPECT_EQ(look.visible[i].sum().item<int64_t>(),
                           segment->prefix_length + row + 1 - segment->start);
                 EXPECT_TRUE((look.targets[i] & ~look.visible[i]).sum().item<int64_t>() == 0);
@@ -275,7 +311,11 @@ TEST_F(SceneExamples, NamesLookAtTheirFrames) {
         }
     }
     EXPECT_GT(looks[0], 30);
-    EXPECT_GT(looks[1], 10);
+    EXPECT_GT(told["after"][1], 5);
+    EXPECT_EQ(told["after"][2], 0);
+    EXPECT_GT(told["before"][2], 5);
+    EXPECT_EQ(told["before"][1], 0);
+    EXPECT_EQ(told["seen"][1] + told["seen"][2], 0);
 }
 
 // Frames that are equal are computed once, and count as often as they are shown.

@@ -138,8 +138,8 @@ INSTANTIATE_TEST_SUITE_P(Variants, SmallCheckpoint,
                          testing::Values(Variant{{1}}, Variant{{2, 1}}, Variant{{}}, Variant{{1, 2}, 2},
                                          Variant{{2, 3, 1}, 1, true}, Variant{{2}, 2, true}));
 
-// The loss of looks is what the head's attention says: nothing is lost where all that is seen is a target, and a step
-// against its gradient lets the row look more at its target.
+// The loss of looks is what the heads' attention says: nothing is lost where all that is seen is a target, and a step
+// against its gradient lets rows look more at their targets and fetch more of the answer.
 TEST(Looks, LossIsTheHeadsAttention) {
     const test::TempDir dir;
     write_initial_checkpoint(dir / "checkpoint", small_options(write_small_tokenizer(dir / "tokenizer")));
@@ -147,45 +147,58 @@ TEST(Looks, LossIsTheHeadsAttention) {
     QuestionTypes types;
     const ExampleMaker maker(*small.tokenizer, small.config.vision, types);
     Example example = maker.make(Squares(true).sample(7), {}, 7);
+    ASSERT_GT(example.frames.size(), 1u);
     example.conversations.resize(1);
     Conversation& conversation = example.conversations[0];
-    // The last token of the question stands for a name; what it names is new in the second frame only.
+    // The last token of the question stands for a name; what it names is new in the second frame only, and came after
+    // what is the answer.
     size_t name = 0;
     while (conversation.tokens[name + 1].kind != SegmentKind::kPlain) ++name;
     ASSERT_EQ(conversation.tokens[name].kind, SegmentKind::kFused);
     conversation.names = {name};
     const int32_t token = conversation.tokens[name].id, other = token + 1;
+    conversation.answer_words = {other};
     for (size_t frame = 0; frame < example.frames.size(); ++frame) {
         example.changes.push_back({{frame == 1 ? token : other, 1}});
         example.earlier.push_back({{other, 1}});
         example.news.push_back(true);
     }
     const LossWeights weights{.answers = 1e-9, .looks = 1};
+    Counts counts;
     const auto loss_of = [&](const Batch& batch) {
-        Counts counts;
+        counts = {};
         const auto loss = batch_loss(*small.model, batch, weights, counts);
-        EXPECT_EQ(counts.looked, (std::array<int64_t, 2>{1, 0}));
-        EXPECT_NEAR(loss.item<double>(), counts.looks[0] / 2, 1e-6);
+        EXPECT_EQ(counts.looked, (std::array<int64_t, kLookHeads>{1, 1, 1}));
+        EXPECT_EQ(counts.found_batches, 1);
+        EXPECT_NEAR(loss.item<double>(),
+                    (counts.looks[0] + counts.looks[1] + counts.looks[2]) / 3 + counts.found, 1e-5);
         return loss;
     };
     Batch batch = collate({example}, small.model->batch_shape(), 1, 0);
     ASSERT_TRUE(batch.looks[0].defined());
-    EXPECT_FALSE(batch.looks[1].defined());
+    // The second head has nothing to find: it looks at the beginning.
+    EXPECT_TRUE(batch.looks[1].targets[0][0].item<bool>());
+    EXPECT_EQ(batch.looks[1].targets.sum().item<int64_t>(), 1);
+    EXPECT_TRUE(batch.looks[2].targets.equal(batch.looks[0].targets));
     for (size_t part = 0; part < kParts; ++part) {
         small.model->parameters().set_learning(static_cast<Part>(part),
                                                static_cast<Part>(part) == Part::kLanguage);
     }
     const auto loss = loss_of(batch);
-    EXPECT_GT(loss.item<double>(), 0.1);
+    const Counts before = counts;
+    EXPECT_GT(before.looks[0], 0.1);
     loss.backward();
     {
         const torch::NoGradGuard no_gradients;
         for (const Leaf& leaf : small.model->parameters().leaves()) {
-            if (leaf.value.grad().defined()) leaf.value.sub_(leaf.value.grad() * 0.1);
+            if (leaf.value.grad().defined()) leaf.value.sub_(leaf.value.grad() * 0.05);
         }
-        EXPECT_LT(loss_of(batch).item<double>(), loss.item<double>());
-        batch.looks[0].targets = batch.looks[0].visible;
-        EXPECT_NEAR(loss_of(batch).item<double>(), 0, 1e-5);
+        loss_of(batch);
+        EXPECT_LT(counts.looks[0], before.looks[0]);
+        EXPECT_LT(counts.found, before.found);
+        for (LookTargets& look : batch.looks) look.targets = look.visible;
+        loss_of(batch);
+        for (const double look : counts.looks) EXPECT_NEAR(look, 0, 1e-5);
     }
 }
 
