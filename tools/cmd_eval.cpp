@@ -48,6 +48,20 @@ eval::Items long_clips(const EvalFlags& flags) {
     };
 }
 
+// What answers depend on besides the options of a run.
+std::string settings_of(const EvalFlags& flags) {
+    std::vector<std::string> parts;
+    if (!flags.model.model.model.empty()) parts.push_back(flags.model.model.model.string());
+    if (!flags.model.model.mmproj.empty()) parts.push_back(flags.model.model.mmproj.string());
+    if (!flags.model.model.lora.empty()) parts.push_back("adapter " + flags.model.model.lora.string());
+    if (flags.data.empty()) {
+        const scenes::GeneratorOptions options = flags.scenes.options(), usual;
+        if (options.size != usual.size) parts.push_back(fmt::format("size {}", options.size));
+        if (options.augment) parts.emplace_back(*options.augment ? "augmented" : "not augmented");
+    }
+    return fmt::format("{}", fmt::join(parts, ", "));
+}
+
 std::unique_ptr<SampleSource> open_dataset(const EvalFlags& flags) {
     std::unique_ptr<ConversationDataset> data;
     {
@@ -87,6 +101,7 @@ void evaluate(EvalFlags& flags) {
     run.samples = std::min(flags.samples.value_or(usual), there);
     const auto model = flags.model.load();
     run.model_id = flags.model_id.empty() ? model->info().name : flags.model_id;
+    run.settings = settings_of(flags);
     run.session = flags.model.session_options();
     if (run.session.context == 0 && source) {
         run.session.context = std::min(kContext, model->info().context_trained);

@@ -44,8 +44,8 @@ struct PatchTarget {
     int kind = -1;  // Mark::Kind; -1: background
 };
 
-/// A word that the language model should see as new in a frame, a third of the way through its layers, or as what
-/// was new before, half-way.
+/// A word that the language model should see as new in a frame, a third of the way through its layers and half-way, or
+/// as what was new before, half-way.
 struct Change {
     int32_t token = 0;
     float weight = 1;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 
 namespace llava_mini::trainer {
 namespace {
@@ -33,8 +34,10 @@ void start_with_best_kernels(char** argv) {
                         __builtin_cpu_supports("avx512vl");
     const auto better = better_kernels(
         openblas_kernels(), __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx512);
-    if (!better || setenv(kVariable, better->c_str(), 0) != 0) return;
-    execv("/proc/self/exe", argv);  // returns only if it fails: then with the kernels there are
+    std::error_code failure;
+    const auto self = std::filesystem::read_symlink("/proc/self/exe", failure);
+    if (!better || failure || setenv(kVariable, better->c_str(), 0) != 0) return;
+    execv(self.c_str(), argv);  // returns only if it fails: then with the kernels there are
 #else
     static_cast<void>(argv);
 #endif

@@ -7,6 +7,7 @@
 
 #include "convert/checkpoint_config.h"
 #include "convert/json_input.h"
+#include "convert/vocabulary.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "trainer/parameters.h"
@@ -367,6 +368,8 @@ void write_initial_checkpoint(const fs::path& out, const InitialiseOptions& opti
     try {
         copy_tokenizer(options.tokenizer, aside);
         const CheckpointConfig shape = write_configuration(aside, options);
+        // Now, while the message can name the folder that was given.
+        read_vocabulary(options.tokenizer, shape.language.n_vocab, shape.bos_id, shape.eos_ids);
         Parameters parameters(shape.vision, shape.language);
         std::vector<bool> taken(parameters.leaves().size(), false);
         Initialiser initialiser(shape.vision, shape.language, options);

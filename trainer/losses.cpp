@@ -163,7 +163,7 @@ torch::Tensor batch_loss(LlavaMini& model, const Batch& batch, const LossWeights
     }
     for (size_t head = 0; head < batch.looks.size() && weights.looks > 0; ++head) {
         const LookTargets& look = batch.looks[head];
-        if (!look.defined()) continue;
+        if (!look.defined() || !out.look_scores[head].defined()) continue;  // models with fewer heads
         const auto share = out.look_scores[head].log_softmax(1);
         const auto loss = -share.masked_fill(~look.targets, -INFINITY).logsumexp(1).mean();
         now.looks[head] = loss.item<double>();

@@ -62,18 +62,30 @@ InitialiseOptions beginning(const Flags& flags, const Recipe& recipe) {
 // configuration.
 void initial_checkpoint(const Flags& flags, const Recipe& recipe) {
     const fs::path folder = fs::path(flags.out) / "initial";
+    struct Restored {
+        fs::path folder;
+        ~Restored() {
+            std::error_code ignored;
+            fs::remove_all(folder, ignored);
+        }
+    } const restored{fs::path(flags.out) / "initial.restored"};
     if (fs::exists(folder / "model.safetensors")) return;
     Flags from = flags;
-    const fs::path restored = fs::path(flags.out) / "initial.restored";
-    std::error_code ignored;
-    fs::remove_all(restored, ignored);  // of a run that was killed
     if (!flags.checkpoint.empty() && holds_gguf(flags.checkpoint)) {
         if (flags.tokenizer.empty()) {
             throw_usage("{}: GGUF files: give the folder of the tokenizer they were made with by --tokenizer",
                         flags.checkpoint);
         }
-        restore_checkpoint(flags.checkpoint, flags.tokenizer, restored);
-        from.checkpoint = restored;
+        std::error_code ignored;
+        fs::remove_all(restored.folder, ignored);  // of a run that was killed
+        restore_checkpoint(flags.checkpoint, flags.tokenizer, restored.folder);
+        from.checkpoint = restored.folder;
+        from.tokenizer.clear();
+    } else if (!flags.checkpoint.empty() && !fs::exists(fs::path(flags.checkpoint) / "config.json")) {
+        throw_input(
+            "{}: expected a checkpoint (config.json and safetensors) or a model (language.gguf and "
+            "vision.gguf)",
+            flags.checkpoint);
     } else if (!flags.checkpoint.empty() && !flags.tokenizer.empty()) {
         throw_usage("--tokenizer: {} is a checkpoint with a tokenizer of its own", flags.checkpoint);
     }
@@ -82,7 +94,6 @@ void initial_checkpoint(const Flags& flags, const Recipe& recipe) {
         throw_usage("a new model needs a tokenizer: give its folder by --tokenizer");
     }
     write_initial_checkpoint(folder, options);
-    fs::remove_all(restored, ignored);
 }
 
 // Memory and time, of a shape by name or of what the recipe would start from.

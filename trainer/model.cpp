@@ -210,24 +210,24 @@ void LlavaMini::look(const Batch& batch, const torch::Tensor& x, const Rope& rop
     const auto qkv = product(rms_norm(x, parameters_[prefix + "input_layernorm.weight"], language_.rms_eps),
                              prefix + "self_attn.qkv");
     const int64_t d = heads.head_dim;
-    torch::Tensor fetched;
-    for (size_t i = 0; i < kLookHeads; ++i) {
-        const LookTargets& look = batch.looks[i];
-        if (!look.defined()) continue;
-        const int64_t head = static_cast<int64_t>(i) % heads.heads;
-        out.look_scores[i] =
-            attention_scores(qkv, heads, rope, head, look.rows).masked_fill(~look.visible, -INFINITY);
-        if (i == 0) continue;
-        const int64_t value = heads.heads + heads.kv_heads + head / (heads.heads / heads.kv_heads);
-        const auto mean =
-            torch::matmul(out.look_scores[i].softmax(1), qkv.slice(1, value * d, (value + 1) * d));
-        const auto added = torch::matmul(
-            mean, parameters_[prefix + "self_attn.o_proj.weight"].slice(1, head * d, (head + 1) * d).t());
-        fetched = fetched.defined() ? fetched + added : added;
+    std::vector<torch::Tensor> fetched;  // by head
+    for (int64_t head = 0; head < heads.heads; ++head) {
+        const LookTargets none, &look = head < static_cast<int64_t>(kLookHeads) ? batch.looks[head] : none;
+        torch::Tensor mean;
+        if (look.defined()) {
+            torch::Tensor& scores = out.look_scores[static_cast<size_t>(head)];
+            scores =
+                attention_scores(qkv, heads, rope, head, look.rows).masked_fill(~look.visible, -INFINITY);
+            const int64_t value = heads.heads + heads.kv_heads + head / (heads.heads / heads.kv_heads);
+            if (head > 0) mean = torch::matmul(scores.softmax(1), qkv.slice(1, value * d, (value + 1) * d));
+        }
+        if (!batch.looks[1].defined()) continue;
+        fetched.push_back(mean.defined() ? mean : torch::zeros({batch.looks[1].rows.size(0), d}));
     }
-    if (!fetched.defined()) return;
+    if (fetched.empty()) return;
+    const auto added = product(torch::cat(fetched, 1), prefix + "self_attn.o_proj");
     const auto rows = x.index_select(0, batch.looks[1].rows).detach();
-    out.found = fetched * torch::rsqrt(rows.square().mean(1, true) + language_.rms_eps) *
+    out.found = added * torch::rsqrt(rows.square().mean(1, true) + language_.rms_eps) *
                 parameters_["model.norm.weight"];
 }
 

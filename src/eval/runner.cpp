@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/hash.h"
 #include "media/picture_writer.h"
 
 namespace llava_mini::eval {
@@ -17,6 +18,13 @@ namespace {
 // Who answers, for FILE.partial: the model, and whatever else answers depend on where it is not as usual.
 std::string asker(const RunOptions& options) {
     std::string text = options.model_id;
+    if (!options.settings.empty()) text += ", " + options.settings;
+    // Long texts by a hash: messages show names, not them.
+    const auto hash = [](const std::string& long_text) {
+        return hash_bytes({reinterpret_cast<const uint8_t*>(long_text.data()), long_text.size()})
+            .hex()
+            .substr(0, 8);
+    };
     const auto add = [&](const auto& value, const auto& usual, const char* what) {
         if (value != usual) text += fmt::format(", {} {}", what, value);
     };
@@ -29,10 +37,10 @@ std::string asker(const RunOptions& options) {
     add(static_cast<int>(options.session.kv_type), static_cast<int>(session.kv_type), "KV type");
     add(options.session.look_again, session.look_again, "look again");
     add(options.session.official_quirks, session.official_quirks, "official quirks");
-    if (options.session.system_prompt) text += ", system prompt " + *options.session.system_prompt;
+    if (options.session.system_prompt) text += ", system prompt " + hash(*options.session.system_prompt);
     const SamplingOptions sampling = RunOptions{}.sampling;
     add(options.sampling.max_tokens, sampling.max_tokens, "tokens at most");
-    add(options.sampling.grammar, sampling.grammar, "grammar");
+    if (!options.sampling.grammar.empty()) text += ", grammar " + hash(options.sampling.grammar);
     if (options.sampling.temperature > 0) {
         add(options.sampling.temperature, 0.0f, "temperature");
         add(options.sampling.top_k, sampling.top_k, "top k");

@@ -27,6 +27,8 @@ struct RunOptions {
     uint64_t first = 0, samples = 0;  ///< which samples
     int jobs = 1;                     ///< sessions side by side
     std::string model_id = {};        ///< what predictions call the model
+    /// What else answers depend on that a run cannot see (the model's file, how samples are drawn), in words.
+    std::string settings = {};
     SessionOptions session = {};
     ImageOptions image = {};
     SamplingOptions sampling = {.max_tokens = 64};
@@ -35,7 +37,7 @@ struct RunOptions {
     int fusion_frames = 0;
     /// Where predictions go: gathered in FILE.partial, from which an interrupted run is taken up again, and
     /// at the end, in the order of the questions, in FILE. Empty: they are only returned. FILE.partial holds in
-    /// `model_id` whatever settings are not the usual ones too: a run with others does not take it up.
+    /// `model_id` `settings` and whatever options are not the usual ones too: a run with others does not take it up.
     std::filesystem::path out = {};
     Progress progress = {};  ///< questions done and in all (as far as known); false stops
 };

@@ -65,6 +65,7 @@ void check(const GeneratorOptions& options) {
     check_range("things in a picture", options.scene.min_things, options.scene.max_things, 1, 9);
     check_range("questions about a picture", options.min_turns, options.max_turns, 1, 64);
     check_range("frames of a clip", options.clip.min_frames, options.clip.max_frames, 2, 64);
+    check_share("share of clips that are sequences", options.clip.sequence_share);
     check_share("share of big things", options.scene.big_share);
     check_share("share of shapes", options.scene.shape_share);
     check_share("share of signs", options.scene.sign_share);

@@ -12,7 +12,13 @@
 namespace llava_mini::scenes {
 namespace {
 
-constexpr int kOthers = 12;  // other things
+constexpr int kOthers = 12;     // other things
+constexpr int kMostLooks = 64;  // places and sizes of each
+
+void check_looks(int looks) {
+    if (looks < 1 || looks > kMostLooks)
+        throw_usage("looks of a thing in long clips: expected 1 to {}, found {}", kMostLooks, looks);
+}
 
 }  // namespace
 
@@ -25,7 +31,7 @@ LongClip::LongClip(const GeneratorOptions& options, uint64_t number, int64_t fra
       stretch_(needle_frames),
       looks_(looks),
       background_(0, 0) {
-    if (looks < 1) throw_usage("a long clip: each thing in {} places: expected one at least", looks);
+    check_looks(looks);
     if (needle_frames < 1 || frames / needle_frames < 3) {
         throw_usage(
             "a long clip of {} frames, {} of them with the needle: expected three times as many at least",
@@ -93,7 +99,7 @@ LongClips::LongClips(const GeneratorOptions& options, int64_t min_frames, int64_
     if (max_frames > kMostFrames) {
         throw_usage("long clips of up to {} frames: expected {} at most", max_frames, kMostFrames);
     }
-    if (looks < 1) throw_usage("long clips: each thing in {} places: expected one at least", looks);
+    check_looks(looks);
     if (needle_frames < 1 || min_frames < 3 * needle_frames || max_frames < min_frames) {
         throw_usage(
             "long clips of {} to {} frames, {} of them with the needle: expected three times as many at "

@@ -16,8 +16,8 @@ class LongClip {
   public:
     /// `options` give seed, split, size, fonts and augmentation; `number` tells clips of one kind apart.
     /// The needle stays for `needle_frames`; so does everything else, so that length gives nothing away. Other things
-    /// are seen in up to `looks` places and sizes each. Throws Error(kUsage) unless 1 <= needle_frames, 1 <= looks and
-    /// there are three stretches at least.
+    /// are seen in up to `looks` places and sizes each. Throws Error(kUsage) unless 1 <= needle_frames, 1 <= looks <= 64
+    /// and there are three stretches at least.
     LongClip(const GeneratorOptions& options, uint64_t number, int64_t frames, int64_t needle_frames = 1,
              int looks = 3);
 
@@ -54,7 +54,7 @@ class LongClip {
 /// Long clips as samples, of lengths that are drawn evenly by their logarithm. Thread-safe.
 class LongClips : public SampleSource {
   public:
-    /// Throws Error(kUsage) unless 3 * needle_frames <= min_frames <= max_frames.
+    /// Throws Error(kUsage) unless 3 * needle_frames <= min_frames <= max_frames and `looks` is 1 to 64.
     LongClips(const GeneratorOptions& options, int64_t min_frames, int64_t max_frames, int64_t needle_frames,
               int looks = 3);
 

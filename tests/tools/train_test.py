@@ -85,6 +85,13 @@ class OfficialData(Base):
         fails(2, "--recipe and --out are required", "--out", self.folder / "bad")
         fails(2, "expected PATH=VALUE", *stage2, "--set", "seed")
         fails(2, "--checkpoint", *stage2)
+        tiny = RECIPES.parent / "models/tiny"
+        fails(2, "GGUF files: give the folder of the tokenizer", *stage2, "--checkpoint", tiny)
+        fails(1, "not the tokenizer of", *stage2, "--checkpoint", tiny, "--tokenizer", program.CHECKPOINT)
+        fails(1, "expected a checkpoint", *stage2, "--checkpoint", self.folder)
+        fails(2, "a tokenizer of its own", *stage2, "--checkpoint", program.CHECKPOINT, "--tokenizer",
+              RECIPES / "tiny-tokenizer")
+        self.assertFalse((self.folder / "bad/initial").exists())
         fails(1, "data/stage2.json", *stage2, "--checkpoint", program.CHECKPOINT, "--vision-tower", program.TOWER)
 
 

@@ -296,6 +296,9 @@ TEST_F(SceneExamples, NamesLookAtTheirFrames) {
                     EXPECT_TRUE(head == 0 || found_rows.contains(static_cast<int64_t>(at))) << number;
                 } else {
                     EXPECT_GT(head, 0u);
+                    const int64_t both =
+                        batch.change_rows.size(0) == 0 ? 0 : batch.change_rows.min().item<int64_t>();
+                    EXPECT_LT(segment->prefix_start, both);  // before all frames
                     expected.insert(segment->prefix_start);
                 }
                 std::set<int64_t> found;

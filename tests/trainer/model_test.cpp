@@ -180,6 +180,11 @@ TEST(Looks, LossIsTheHeadsAttention) {
     EXPECT_TRUE(batch.looks[1].targets[0][0].item<bool>());
     EXPECT_EQ(batch.looks[1].targets.sum().item<int64_t>(), 1);
     EXPECT_TRUE(batch.looks[2].targets.equal(batch.looks[0].targets));
+    {
+        const torch::NoGradGuard no_gradients;
+        const Outputs out = small.model->forward(batch);
+        EXPECT_TRUE(out.earlier.equal(out.changes_kept.flip({1})));
+    }
     for (size_t part = 0; part < kParts; ++part) {
         small.model->parameters().set_learning(static_cast<Part>(part),
                                                static_cast<Part>(part) == Part::kLanguage);

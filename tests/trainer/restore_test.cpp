@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include <cstring>
+
 #include "convert/convert.h"
 #include "model/gguf_file.h"
 #include "support/error_text.h"
@@ -14,12 +16,15 @@ namespace {
 using namespace test_support;
 using testing::HasSubstr;
 
+const std::filesystem::path kRoot = std::filesystem::path(LLAVA_MINI_GOLDEN_DIR).parent_path().parent_path();
+
 class Restore : public testing::Test {
   protected:
     void make(std::vector<int> grids, const nlohmann::ordered_json& more, ggml_type type) const {
         InitialiseOptions options =
             small_options(write_small_tokenizer(dir_ / "tokenizer"), std::move(grids));
         if (!more.is_null()) options.config.update(more);
+        options.preprocessor = {{"image_mean", {0.5, 0.25, 0.125}}, {"image_std", {0.75, 0.5, 0.25}}};
         write_initial_checkpoint(dir_ / "checkpoint", options);
         convert_checkpoint({.checkpoint = dir_ / "checkpoint",
                             .vision_tower = {},
@@ -69,7 +74,16 @@ TEST_F(Restore, GivesTheCheckpointBackToTheBit) {
                 const int64_t other = gguf_find_key(again.metadata(), key);
                 ASSERT_GE(other, 0) << key;
                 const gguf_type type = gguf_get_kv_type(first.metadata(), i);
-                if (type == GGUF_TYPE_ARRAY || std::string(key) == "general.name") continue;
+                if (std::string(key) == "general.name") continue;
+                if (type == GGUF_TYPE_ARRAY && gguf_get_arr_type(first.metadata(), i) != GGUF_TYPE_STRING) {
+                    // All our arrays of numbers have four bytes each.
+                    const size_t n = gguf_get_arr_n(first.metadata(), i);
+                    ASSERT_EQ(n, gguf_get_arr_n(again.metadata(), other)) << key;
+                    EXPECT_EQ(std::memcmp(gguf_get_arr_data(first.metadata(), i),
+                                          gguf_get_arr_data(again.metadata(), other), n * 4),
+                              0)
+                        << key;
+                }
                 if (type == GGUF_TYPE_STRING) {
                     EXPECT_STREQ(gguf_get_val_str(first.metadata(), i),
                                  gguf_get_val_str(again.metadata(), other))
@@ -103,11 +117,35 @@ TEST_F(Restore, RefusesWhatIsNoSuchModel) {
     make({1}, {}, GGML_TYPE_F32);
     EXPECT_TRUE(holds_gguf(dir_ / "gguf"));
     EXPECT_FALSE(holds_gguf(dir_ / "checkpoint"));
+    // Beside a checkpoint the files are of no use.
+    std::filesystem::copy(dir_ / "gguf", dir_ / "checkpoint");
+    EXPECT_FALSE(holds_gguf(dir_ / "checkpoint"));
     std::filesystem::copy_file(dir_ / "gguf" / kVisionFile, dir_ / "gguf" / kLanguageFile,
                                std::filesystem::copy_options::overwrite_existing);
     EXPECT_THAT(test::error_text([&] { restore(); }),
                 HasSubstr("the architecture is 'llava-mini', expected 'llama'"));
     EXPECT_FALSE(std::filesystem::exists(dir_ / "restored"));
+}
+
+TEST_F(Restore, RefusesAnotherTokenizer) {
+    make({1}, {}, GGML_TYPE_F32);
+    EXPECT_THAT(test::error_text([&] {
+                    restore_checkpoint(dir_ / "gguf", kRoot / "recipes" / "tiny-tokenizer",
+                                       dir_ / "restored");
+                }),
+                HasSubstr("tiny-tokenizer"));
+    EXPECT_FALSE(std::filesystem::exists(dir_ / "restored"));
+}
+
+TEST_F(Restore, RefusesWhatACheckpointCannotHold) {
+    make({1}, {}, GGML_TYPE_F32);
+    const std::filesystem::path first = dir_ / "first";
+    std::filesystem::rename(dir_ / "gguf", first);
+    std::filesystem::remove_all(dir_ / "checkpoint");
+    make({1}, {{"rope_theta", 500.0}}, GGML_TYPE_F32);
+    std::filesystem::copy_file(first / kVisionFile, dir_ / "gguf" / kVisionFile,
+                               std::filesystem::copy_options::overwrite_existing);
+    EXPECT_THAT(test::error_text([&] { restore(); }), HasSubstr("its pre-fusion has another shape"));
 }
 
 TEST_F(Restore, RefusesRopeFactors) {
