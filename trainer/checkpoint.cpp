@@ -17,12 +17,6 @@ constexpr const char* kMomentsFile = "optimizer.safetensors";
 constexpr const char* kAdaptersFile = "lora.safetensors";
 constexpr const char* kStateFile = "state.json";
 
-void write_text(const fs::path& path, const std::string& text) {
-    AtomicFile file(path);
-    file.write(text);
-    file.commit();
-}
-
 // Names of checkpoints are numbers of samples, so that they sort by age.
 std::vector<fs::path> checkpoints(const fs::path& run) {
     std::vector<fs::path> folders;
@@ -86,10 +80,11 @@ void load_moments(const fs::path& path, const Parameters& parameters, AdamW& opt
 
 void save_model(const Parameters& parameters, const fs::path& base, const fs::path& folder,
                 Parameters::Adapters adapters) {
-    write_text(folder / "config.json", read_text_file(base / "config.json", 1 << 24));
+    write_text_file(folder / "config.json", read_text_file(base / "config.json", 1 << 24));
     std::error_code ignored;
     for (const auto& entry : fs::directory_iterator(base / "vision_tower", ignored)) {
-        write_text(folder / "vision_tower" / entry.path().filename(), read_text_file(entry.path(), 1 << 24));
+        write_text_file(folder / "vision_tower" / entry.path().filename(),
+                        read_text_file(entry.path(), 1 << 24));
     }
     copy_tokenizer(base, folder);
     parameters.save(folder / "model.safetensors", adapters);
@@ -111,7 +106,7 @@ void save_checkpoint(const fs::path& run, const fs::path& base, const Parameters
                                              {"seconds", state.seconds},
                                              {"optimizer_steps", optimizer.steps()},
                                              {"recipe_hash", state.recipe_hash}};
-        write_text(aside / kStateFile, text.dump(2) + "\n");
+        write_text_file(aside / kStateFile, text.dump(2) + "\n");
         fs::remove_all(folder, ignored);
         std::error_code failure;
         fs::rename(aside, folder, failure);

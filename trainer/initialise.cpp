@@ -160,12 +160,6 @@ class Initialiser {
     std::mt19937_64 random_;
 };
 
-void write_text(const fs::path& path, const std::string& text) {
-    AtomicFile file(path);
-    file.write(text);
-    file.commit();
-}
-
 // An empty set of weights: the configuration is read before there are any.
 std::string empty_safetensors() {
     std::string header =
@@ -220,7 +214,8 @@ void copy_tokenizer(const fs::path& from, const fs::path& to) {
     for (const char* name :
          {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
           "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json"}) {
-        if (fs::exists(from / name)) write_text(to / name, read_text_file(from / name, uint64_t{1} << 28));
+        if (fs::exists(from / name))
+            write_text_file(to / name, read_text_file(from / name, uint64_t{1} << 28));
     }
 }
 
@@ -325,11 +320,7 @@ InitialiseOptions options_of_checkpoint(const fs::path& checkpoint,
     InitialiseOptions options;
     options.config =
         nlohmann::ordered_json::parse(read_text_file(checkpoint / "config.json", uint64_t{1} << 24));
-    options.tower_config = {{"model_type", "clip_vision_model"},    {"image_size", vision.image_size},
-                            {"patch_size", vision.patch_size},      {"hidden_size", vision.n_embd},
-                            {"intermediate_size", vision.n_ff},     {"num_hidden_layers", vision.n_layer},
-                            {"num_attention_heads", vision.n_head}, {"layer_norm_eps", vision.layer_norm_eps},
-                            {"hidden_act", vision.activation}};
+    options.tower_config = tower_fields(vision);
     options.preprocessor = {{"image_mean", vision.image_mean}, {"image_std", vision.image_std}};
     options.tokenizer = checkpoint;
     options.language = checkpoint;
@@ -347,10 +338,10 @@ CheckpointConfig write_configuration(const fs::path& out, const InitialiseOption
     config["unfreeze_mm_vision_tower"] = true;  // the tower's weights inside the checkpoint count
     config["mm_projector_type"] = "mlp2x_gelu";
     config["mm_vision_select_layer"] = -1;  // the tower holds no layer that is never used
-    write_text(out / "config.json", config.dump(2) + "\n");
-    write_text(out / kTowerFolder / "config.json", tower.dump(2) + "\n");
+    write_text_file(out / "config.json", config.dump(2) + "\n");
+    write_text_file(out / kTowerFolder / "config.json", tower.dump(2) + "\n");
     if (!options.preprocessor.is_null()) {
-        write_text(out / kTowerFolder / "preprocessor_config.json", options.preprocessor.dump(2) + "\n");
+        write_text_file(out / kTowerFolder / "preprocessor_config.json", options.preprocessor.dump(2) + "\n");
     }
     const std::string nothing = empty_safetensors();
     const SafetensorsReader empty({reinterpret_cast<const uint8_t*>(nothing.data()), nothing.size()},

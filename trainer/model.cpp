@@ -210,21 +210,21 @@ void LlavaMini::look(const Batch& batch, const torch::Tensor& x, const Rope& rop
     const auto qkv = product(rms_norm(x, parameters_[prefix + "input_layernorm.weight"], language_.rms_eps),
                              prefix + "self_attn.qkv");
     const int64_t d = heads.head_dim;
-    std::vector<torch::Tensor> fetched;  // by head
-    for (int64_t head = 0; head < heads.heads; ++head) {
-        const LookTargets none, &look = head < static_cast<int64_t>(kLookHeads) ? batch.looks[head] : none;
-        torch::Tensor mean;
-        if (look.defined()) {
-            torch::Tensor& scores = out.look_scores[static_cast<size_t>(head)];
-            scores =
-                attention_scores(qkv, heads, rope, head, look.rows).masked_fill(~look.visible, -INFINITY);
-            const int64_t value = heads.heads + heads.kv_heads + head / (heads.heads / heads.kv_heads);
-            if (head > 0) mean = torch::matmul(scores.softmax(1), qkv.slice(1, value * d, (value + 1) * d));
-        }
-        if (!batch.looks[1].defined()) continue;
-        fetched.push_back(mean.defined() ? mean : torch::zeros({batch.looks[1].rows.size(0), d}));
+    std::vector<torch::Tensor> fetched(static_cast<size_t>(heads.heads));  // by head
+    for (size_t head = 0; head < std::min(kLookHeads, fetched.size()); ++head) {
+        const LookTargets& look = batch.looks[head];
+        if (!look.defined()) continue;
+        const auto index = static_cast<int64_t>(head);
+        torch::Tensor& scores = out.look_scores[head];
+        scores = attention_scores(qkv, heads, rope, index, look.rows).masked_fill(~look.visible, -INFINITY);
+        if (head == 0) continue;
+        const int64_t value = heads.heads + heads.kv_heads + index / (heads.heads / heads.kv_heads);
+        fetched[head] = torch::matmul(scores.softmax(1), qkv.slice(1, value * d, (value + 1) * d));
     }
-    if (fetched.empty()) return;
+    if (!batch.looks[1].defined()) return;
+    for (torch::Tensor& of_head : fetched) {
+        if (!of_head.defined()) of_head = torch::zeros({batch.looks[1].rows.size(0), d});
+    }
     const auto added = product(torch::cat(fetched, 1), prefix + "self_attn.o_proj");
     const auto rows = x.index_select(0, batch.looks[1].rows).detach();
     out.found = added * torch::rsqrt(rows.square().mean(1, true) + language_.rms_eps) *

@@ -37,37 +37,14 @@ struct Source {
     std::string name;
 };
 
-void write_text(const fs::path& path, const std::string& text) {
-    AtomicFile file(path);
-    file.write(text);
-    file.commit();
-}
-
 ordered_json language_config(const LlamaHparams& lm, const VisionHparams& vision, const GgufFile& file) {
-    ordered_json config = {{"architectures", {"LlavaMiniLlamaForCausalLM"}},
-                           {"model_type", "llava_mini_llama"},
-                           {"hidden_size", lm.n_embd},
-                           {"intermediate_size", lm.n_ff},
-                           {"num_hidden_layers", lm.n_layer},
-                           {"num_attention_heads", lm.n_head},
-                           {"num_key_value_heads", lm.n_head_kv},
-                           {"head_dim", lm.head_dim},
-                           {"vocab_size", lm.n_vocab},
-                           {"max_position_embeddings", lm.n_ctx_train},
-                           {"rms_norm_eps", lm.rms_eps},
-                           {"rope_theta", lm.rope_theta},
-                           {"hidden_act", "silu"},
-                           {"tie_word_embeddings", lm.tied_embeddings},
-                           {"mm_hidden_size", vision.n_embd},
-                           {"mm_vision_tower", "vision_tower"},
-                           {"unfreeze_mm_vision_tower", true},  // the weights inside the checkpoint count
-                           {"mm_projector_type", "mlp2x_gelu"},
-                           {"mm_vision_select_layer", -1},  // the file holds no layer that is never used
-                           {"mm_vision_select_feature", "patch"},
-                           {"image_aspect_ratio", vision.image_aspect_ratio == "pad" ? "pad" : "square"},
-                           {"resolution_ratio", vision.resolution_ratio},
-                           {"prefusion_layer_num", vision.prefusion.n_layer},
-                           {"torch_dtype", "float32"}};
+    ordered_json config = config_fields(lm, vision);
+    if (vision.image_aspect_ratio != "pad") config["image_aspect_ratio"] = "square";
+    config["mm_vision_tower"] = "vision_tower";
+    config["unfreeze_mm_vision_tower"] = true;  // the weights inside the checkpoint count
+    config["mm_vision_select_layer"] = -1;      // the file holds no layer that is never used
+    config["prefusion_layer_num"] = vision.prefusion.n_layer;
+    config["torch_dtype"] = "float32";
     for (const auto& [key, field] : {std::pair{kBosKey, "bos_token_id"}, {kEosKey, "eos_token_id"}}) {
         if (file.has(key)) config[field] = file.get_u32(key);
     }
@@ -82,14 +59,6 @@ ordered_json language_config(const LlamaHparams& lm, const VisionHparams& vision
         if (vision.average_pooling) config["compressor"] = "average";
     }
     return config;
-}
-
-ordered_json tower_config(const VisionHparams& vision) {
-    return {{"model_type", "clip_vision_model"},    {"image_size", vision.image_size},
-            {"patch_size", vision.patch_size},      {"hidden_size", vision.n_embd},
-            {"intermediate_size", vision.n_ff},     {"num_hidden_layers", vision.n_layer},
-            {"num_attention_heads", vision.n_head}, {"layer_norm_eps", vision.layer_norm_eps},
-            {"hidden_act", vision.activation}};
 }
 
 // Whole, as f32 in the checkpoint's order of rows.
@@ -109,9 +78,9 @@ std::vector<float> values_of(const Source& source) {
 void write(const std::vector<Source>& sources, const ordered_json& config, const ordered_json& tower,
            const VisionHparams& vision, const fs::path& tokenizer, const fs::path& out) {
     copy_tokenizer(tokenizer, out);
-    write_text(out / "config.json", config.dump(2) + "\n");
-    write_text(out / "vision_tower/config.json", tower.dump(2) + "\n");
-    write_text(
+    write_text_file(out / "config.json", config.dump(2) + "\n");
+    write_text_file(out / "vision_tower/config.json", tower.dump(2) + "\n");
+    write_text_file(
         out / "vision_tower/preprocessor_config.json",
         ordered_json{{"image_mean", vision.image_mean}, {"image_std", vision.image_std}}.dump(2) + "\n");
     std::vector<SafetensorsWriter::Tensor> tensors;
@@ -214,7 +183,7 @@ void restore_checkpoint(const fs::path& folder, const fs::path& tokenizer, const
     std::error_code ignored;
     fs::remove_all(aside, ignored);  // of a run that was killed
     try {
-        write(sources, language_config(language, vision, language_file), tower_config(vision), vision,
+        write(sources, language_config(language, vision, language_file), tower_fields(vision), vision,
               tokenizer, aside);
         fs::rename(aside, out);
     } catch (...) {

@@ -413,4 +413,34 @@ CheckpointConfig read_checkpoint_config(const fs::path& checkpoint,
     return out;
 }
 
+nlohmann::ordered_json config_fields(const LlamaHparams& language, const VisionHparams& vision) {
+    return {{"architectures", {"LlavaMiniLlamaForCausalLM"}},
+            {"model_type", "llava_mini_llama"},
+            {"hidden_size", language.n_embd},
+            {"intermediate_size", language.n_ff},
+            {"num_hidden_layers", language.n_layer},
+            {"num_attention_heads", language.n_head},
+            {"num_key_value_heads", language.n_head_kv},
+            {"head_dim", language.head_dim},
+            {"vocab_size", language.n_vocab},
+            {"max_position_embeddings", language.n_ctx_train},
+            {"rms_norm_eps", language.rms_eps},
+            {"rope_theta", language.rope_theta},
+            {"hidden_act", "silu"},
+            {"tie_word_embeddings", language.tied_embeddings},
+            {"mm_projector_type", "mlp2x_gelu"},
+            {"mm_hidden_size", vision.n_embd},
+            {"mm_vision_select_feature", "patch"},
+            {"image_aspect_ratio", vision.image_aspect_ratio},
+            {"resolution_ratio", vision.resolution_ratio}};
+}
+
+nlohmann::ordered_json tower_fields(const VisionHparams& vision) {
+    return {{"model_type", "clip_vision_model"},    {"image_size", vision.image_size},
+            {"patch_size", vision.patch_size},      {"hidden_size", vision.n_embd},
+            {"intermediate_size", vision.n_ff},     {"num_hidden_layers", vision.n_layer},
+            {"num_attention_heads", vision.n_head}, {"layer_norm_eps", vision.layer_norm_eps},
+            {"hidden_act", vision.activation}};
+}
+
 }  // namespace llava_mini

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -38,5 +39,11 @@ struct CheckpointConfig {
 CheckpointConfig read_checkpoint_config(const std::filesystem::path& checkpoint,
                                         const std::optional<std::filesystem::path>& vision_tower,
                                         const SafetensorsReader& weights);
+
+/// The way back: what config.json says of a model's shape (not of rope scaling, special tokens, compressor and tower).
+nlohmann::ordered_json config_fields(const LlamaHparams& language, const VisionHparams& vision);
+
+/// config.json of a vision tower that holds the layers that are run.
+nlohmann::ordered_json tower_fields(const VisionHparams& vision);
 
 }  // namespace llava_mini

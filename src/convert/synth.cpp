@@ -137,30 +137,12 @@ json config_json(const SynthShape& shape) {
     const LlamaHparams& lm = shape.language;
     const VisionHparams& vision = shape.vision;
     const Vocabulary vocabulary = vocabulary_of(shape);
-    json config = {{"architectures", {"LlavaMiniLlamaForCausalLM"}},
-                   {"model_type", "llava_mini_llama"},
-                   {"hidden_size", lm.n_embd},
-                   {"intermediate_size", lm.n_ff},
-                   {"num_hidden_layers", lm.n_layer},
-                   {"num_attention_heads", lm.n_head},
-                   {"num_key_value_heads", lm.n_head_kv},
-                   {"head_dim", lm.head_dim},
-                   {"vocab_size", lm.n_vocab},
-                   {"max_position_embeddings", lm.n_ctx_train},
-                   {"rms_norm_eps", lm.rms_eps},
-                   {"rope_theta", lm.rope_theta},
-                   {"hidden_act", "silu"},
-                   {"tie_word_embeddings", lm.tied_embeddings},
-                   {"bos_token_id", *vocabulary.bos},
-                   {"eos_token_id", *vocabulary.eos},
-                   {"mm_projector_type", "mlp2x_gelu"},
-                   {"mm_hidden_size", vision.n_embd},
-                   {"mm_vision_select_layer", vision.n_layer - shape.tower_layers - 1},
-                   {"mm_vision_select_feature", "patch"},
-                   {"mm_vision_tower", "openai/clip-vit-large-patch14-336"},
-                   {"image_aspect_ratio", vision.image_aspect_ratio},
-                   {"resolution_ratio", vision.resolution_ratio},
-                   {"torch_dtype", "bfloat16"}};
+    json config = config_fields(lm, vision);
+    config["bos_token_id"] = *vocabulary.bos;
+    config["eos_token_id"] = *vocabulary.eos;
+    config["mm_vision_select_layer"] = vision.n_layer - shape.tower_layers - 1;
+    config["mm_vision_tower"] = "openai/clip-vit-large-patch14-336";
+    config["torch_dtype"] = "bfloat16";
     if (!lm.rope_freq_factors.empty()) {
         config["rope_scaling"] = {{"rope_type", "llama3"},
                                   {"factor", 8.0},

@@ -174,4 +174,10 @@ void AtomicFile::commit() {
     close(descriptor);  // all is on the disk
 }
 
+void write_text_file(const std::filesystem::path& path, std::string_view text) {
+    AtomicFile file(path);
+    file.write(text);
+    file.commit();
+}
+
 }  // namespace llava_mini

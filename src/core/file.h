@@ -7,6 +7,7 @@
 #include <fstream>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace llava_mini {
@@ -17,6 +18,9 @@ std::vector<uint8_t> read_file(const std::filesystem::path& path, uint64_t max_b
 
 /// read_file as text.
 std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes);
+
+/// Writes a whole file, by AtomicFile.
+void write_text_file(const std::filesystem::path& path, std::string_view text);
 
 /// A file read at random offsets through a file descriptor (no mapping, so pages read do not count as the
 /// process's memory). Const functions are thread-safe. Throws Error(kInput) unless it is a regular file.

@@ -249,6 +249,10 @@ TEST(LongClip, FramesOnDemandAndOneNeedle) {
     EXPECT_THAT(error_text([] { LongClips({}, 5, 50, 2); }), HasSubstr("three times as many"));
     EXPECT_THAT(error_text([] { LongClips({}, 5, 100000, 1); }), HasSubstr("expected 4096 at most"));
     EXPECT_THAT(error_text([] { LongClips({.size = 8}, 5, 50, 1); }), HasSubstr("found 8"));
+    EXPECT_THAT(error_text([] { LongClip({}, 0, 60, 1, 0); }), HasSubstr("expected 1 to 64, found 0"));
+    EXPECT_THAT(error_text([] { LongClips({}, 5, 50, 1, 65); }), HasSubstr("expected 1 to 64, found 65"));
+    EXPECT_THAT(error_text([] { SceneGenerator({.clip = {.sequence_share = 1.5}}); }),
+                HasSubstr("share of clips that are sequences: expected 0 to 1"));
 }
 
 // No type is answered by a constant or by the question alone.

@@ -137,12 +137,7 @@ class Adapters : public LargeModels {
     std::string file(const std::string& name) const { return read_text_file(dir_ / name, 1 << 28); }
 
     std::filesystem::path convert(const std::string& checkpoint) {
-        convert_checkpoint({.checkpoint = dir_ / checkpoint,
-                            .vision_tower = {},
-                            .out = dir_ / checkpoint / "gguf",
-                            .type = GGML_TYPE_F32,
-                            .threads = 1,
-                            .progress = {}});
+        convert_folder(dir_ / checkpoint, dir_ / checkpoint / "gguf");
         return dir_ / checkpoint / "gguf" / "language.gguf";
     }
 

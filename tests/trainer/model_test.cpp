@@ -48,12 +48,7 @@ TEST_P(SmallCheckpoint, LogitsEqualTheRuntimes) {
     const torch::NoGradGuard no_gradients;
     SmallModel small(dir_ / "checkpoint");
     save_model(small.model->parameters(), dir_ / "checkpoint", dir_ / "saved");
-    convert_checkpoint({.checkpoint = dir_ / "saved",
-                        .vision_tower = {},
-                        .out = dir_ / "gguf",
-                        .type = GGML_TYPE_F32,
-                        .threads = 1,
-                        .progress = {}});
+    convert_folder(dir_ / "saved", dir_ / "gguf");
     const auto runtime = Model::load(
         {.model = dir_ / "gguf", .mmproj = {}, .threads = 1, .prefusion_kv = KvType::kF32, .progress = {}});
 

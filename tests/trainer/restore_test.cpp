@@ -26,12 +26,7 @@ class Restore : public testing::Test {
         if (!more.is_null()) options.config.update(more);
         options.preprocessor = {{"image_mean", {0.5, 0.25, 0.125}}, {"image_std", {0.75, 0.5, 0.25}}};
         write_initial_checkpoint(dir_ / "checkpoint", options);
-        convert_checkpoint({.checkpoint = dir_ / "checkpoint",
-                            .vision_tower = {},
-                            .out = dir_ / "gguf",
-                            .type = type,
-                            .threads = 1,
-                            .progress = {}});
+        convert_folder(dir_ / "checkpoint", dir_ / "gguf", type);
     }
     void restore() const { restore_checkpoint(dir_ / "gguf", dir_ / "tokenizer", dir_ / "restored"); }
     // All tensors of a checkpoint by name.
@@ -60,12 +55,7 @@ TEST_F(Restore, GivesTheCheckpointBackToTheBit) {
         restore();
         EXPECT_EQ(tensors("restored"), tensors("checkpoint"));
         // The configuration says the same: what is converted of it is the same file.
-        convert_checkpoint({.checkpoint = dir_ / "restored",
-                            .vision_tower = {},
-                            .out = dir_ / "again",
-                            .type = GGML_TYPE_F32,
-                            .threads = 1,
-                            .progress = {}});
+        convert_folder(dir_ / "restored", dir_ / "again");
         for (const char* name : {kLanguageFile, kVisionFile}) {
             const GgufFile first(dir_ / "gguf" / name), again(dir_ / "again" / name);
             ASSERT_EQ(gguf_get_n_kv(first.metadata()), gguf_get_n_kv(again.metadata())) << name;

@@ -30,12 +30,7 @@ TEST(ShippedModel, TrainerEqualsRuntime) {
     const torch::NoGradGuard no_gradients;
     const test::TempDir dir;
     restore_checkpoint(kModel, kTokenizer, dir / "checkpoint");
-    convert_checkpoint({.checkpoint = dir / "checkpoint",
-                        .vision_tower = {},
-                        .out = dir / "gguf",
-                        .type = GGML_TYPE_F32,
-                        .threads = 1,
-                        .progress = {}});
+    convert_folder(dir / "checkpoint", dir / "gguf");
     const auto runtime = Model::load(
         {.model = dir / "gguf", .mmproj = {}, .threads = 1, .prefusion_kv = KvType::kF32, .progress = {}});
     SmallModel small(dir / "checkpoint");
@@ -74,12 +69,7 @@ TEST(ShippedModel, TrainerEqualsRuntime) {
 TEST(ShippedModel, IsWhatConvertMakes) {
     const test::TempDir dir;
     restore_checkpoint(kModel, kTokenizer, dir / "checkpoint");
-    convert_checkpoint({.checkpoint = dir / "checkpoint",
-                        .vision_tower = {},
-                        .out = dir / "gguf",
-                        .type = GGML_TYPE_F16,
-                        .threads = 1,
-                        .progress = {}});
+    convert_folder(dir / "checkpoint", dir / "gguf", GGML_TYPE_F16);
     for (const char* name : {kLanguageFile, kVisionFile}) {
         const GgufFile shipped(kModel / name), again(dir / "gguf" / name);
         ASSERT_EQ(shipped.tensors().size(), again.tensors().size());

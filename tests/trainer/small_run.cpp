@@ -6,6 +6,7 @@
 
 #include <fstream>
 
+#include "convert/convert.h"
 #include "convert/synth_vocabulary.h"
 #include "core/error.h"
 #include "trainer/random.h"
@@ -127,6 +128,16 @@ std::string small_recipe(int samples, const std::string& more) {
   ],
   "validation": [{{"source": "squares"}}], "validation_samples": 6, "validate_every": 16{1}}})",
                        samples, more.empty() ? "" : ", " + more);
+}
+
+void convert_folder(const std::filesystem::path& checkpoint, const std::filesystem::path& out,
+                    ggml_type type) {
+    convert_checkpoint({.checkpoint = checkpoint,
+                        .vision_tower = {},
+                        .out = out,
+                        .type = type,
+                        .threads = 1,
+                        .progress = {}});
 }
 
 std::shared_ptr<const SampleSource> make_test_source(const DataSpec& spec) {

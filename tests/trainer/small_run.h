@@ -43,6 +43,10 @@ struct SmallModel {
 /// A recipe with a phase that aligns and one that answers; `samples` each.
 std::string small_recipe(int samples, const std::string& more = "");
 
+/// Converts a checkpoint's folder to GGUF files in `out`.
+void convert_folder(const std::filesystem::path& checkpoint, const std::filesystem::path& out,
+                    ggml_type type = GGML_TYPE_F32);
+
 /// A dump's array of floats by name.
 const std::vector<float>& array(const std::vector<DumpArray>& arrays, const std::string& name);
 
